@@ -1,0 +1,37 @@
+//! What every model is: a thing that scores, retrieves, explains and can be written down.
+
+use crate::Weights;
+use sommelier_core::{Explain, Retrieve, Score, Stopped};
+
+/// A fitted model. It exists only once fitted, so it can always answer.
+pub trait Model: Score + Retrieve + Explain {
+    /// Name of its config in recipes: `ease`, `ials`, …
+    fn kind(&self) -> &'static str;
+
+    /// What to store; the config's `load` makes the same model again.
+    fn weights(&self) -> Weights;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    #[error("there is nothing to learn from: {0}")]
+    NoData(String),
+    #[error("{key} must be {expected}, received {received}")]
+    Config { key: &'static str, expected: &'static str, received: String },
+    #[error("this fit needs {needed} MiB ({why}), the budget is {budget} MiB; raise --memory or {remedy}")]
+    Memory { needed: u64, budget: u64, why: String, remedy: String },
+    #[error("{0}")]
+    Numeric(String),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("weights lack {name}; the artefact is damaged or was made by another version, train it again")]
+    Missing { name: String },
+    #[error("{name} has shape {received:?}, expected {expected:?}; the artefact is damaged, train it again")]
+    Shape { name: String, expected: Vec<usize>, received: Vec<usize> },
+    #[error("{0}")]
+    Other(String),
+}
