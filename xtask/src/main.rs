@@ -1,1 +1,140 @@
-fn main(){}
+//! Chores: `cargo xtask demo`, `test`, `validate`, `bench`, `reproduce`. Each does its own set-up.
+
+mod browser;
+mod tidy;
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const HELP: &str = "\
+Chores for Sommelier. Each installs what it needs first.
+
+  cargo xtask demo [ARGS]       build the console (if Node is there) and the program, run `sommelier demo ARGS`
+  cargo xtask test              everything: tidiness, lints, all tests, fuzz smoke, the browser test
+  cargo xtask validate          the quick part of `test`: tidiness, formatting, lints
+  cargo xtask console           build the console into console/dist
+  cargo xtask browser           only the browser test (against a fresh demo)
+  cargo xtask bench [NAME…]     the scripts in bench/: us and the peer interleaved in one run
+  cargo xtask reproduce [ARGS]  `sommelier reproduce ARGS`, release build, published figures beside ours
+";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rest = args.get(1..).unwrap_or_default();
+    std::env::set_current_dir(root())?;
+    match args.first().map(String::as_str) {
+        Some("demo") => demo(rest),
+        Some("test") => test(),
+        Some("validate") => validate(),
+        Some("console") => console(true).map(|_| ()),
+        Some("browser") => browser_test(),
+        Some("bench") => bench(rest),
+        Some("reproduce") => {
+            cargo(&["build", "--release", "--package", "sommelier-cli"])?;
+            run(Command::new(program("release")).arg("reproduce").args(rest))
+        }
+        _ => {
+            print!("{HELP}");
+            Ok(())
+        }
+    }
+}
+
+fn demo(args: &[String]) -> Result<()> {
+    console(false)?;
+    cargo(&["build", "--release", "--package", "sommelier-cli"])?;
+    run(Command::new(program("release")).arg("demo").args(args))
+}
+
+fn validate() -> Result<()> {
+    step("tidiness: walls between crates, one sentence per file, unsafe only in kernels");
+    tidy::check(&root())?;
+    step("formatting");
+    cargo(&["fmt", "--all", "--check"])?;
+    step("lints");
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+}
+
+fn test() -> Result<()> {
+    let with_console = console(true)?;
+    validate()?;
+    step("all tests");
+    cargo(&["test", "--workspace"])?;
+    if with_console { browser_test() } else { bail!("Node.js is needed for the console and its browser test") }
+}
+
+fn browser_test() -> Result<()> {
+    step("browser test");
+    console(true)?;
+    cargo(&["build", "--package", "sommelier-cli"])?;
+    browser::run(&root(), &program("debug"))
+}
+
+/// Builds the console; without Node says so and goes on unless `required`.
+fn console(required: bool) -> Result<bool> {
+    let Some(node) = version_of("node") else {
+        if required {
+            bail!("the console needs Node.js 20 or later; install it and run this again");
+        }
+        eprintln!("Node.js is not there: building without the console (the page will say how to add it)");
+        return Ok(false);
+    };
+    step(&format!("console (Node {node})"));
+    let dir = root().join("console");
+    if !dir.join("node_modules/.package-lock.json").exists() {
+        run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&dir))?;
+    }
+    run(Command::new("npm").args(["run", "build"]).current_dir(&dir))?;
+    Ok(true)
+}
+
+/// Runs `bench/NAME/run.sh`, or all of them.
+fn bench(names: &[String]) -> Result<()> {
+    let dir = root().join("bench");
+    let mut all: Vec<String> = std::fs::read_dir(&dir)?
+        .filter_map(|e| e.ok())
+        .filter(|e| e.path().join("run.sh").exists())
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    all.sort();
+    for name in names {
+        if !all.contains(name) {
+            bail!("no benchmark {name:?}; there are: {}", all.join(", "));
+        }
+    }
+    cargo(&["build", "--release", "--package", "sommelier-cli"])?;
+    for name in all.iter().filter(|n| names.is_empty() || names.contains(n)) {
+        step(&format!("bench {name}"));
+        run(Command::new("bash").arg(dir.join(name).join("run.sh")))?;
+    }
+    Ok(())
+}
+
+fn step(what: &str) {
+    eprintln!("\n== {what}");
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    run(Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(args))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("could not start {command:?}"))?;
+    if status.success() { Ok(()) } else { bail!("{command:?} failed: {status}") }
+}
+
+/// What `program --version` prints, if it is there.
+fn version_of(program: &str) -> Option<String> {
+    let out = Command::new(program).arg("--version").output().ok()?;
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
+}
+
+fn program(profile: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join(profile).join(if cfg!(windows) { "sommelier.exe" } else { "sommelier" })
+}
