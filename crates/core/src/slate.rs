@@ -16,6 +16,9 @@ pub struct Slate {
     /// Why this is not the answer asked for ("no artefact is published: popular items"); absent when it is.
     #[serde(default)]
     pub fallback: Option<String>,
+    /// What of the question could not be used, in words ("history: item \"x\" is unknown").
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -42,4 +42,10 @@ pub trait Explain: Send + Sync {
     /// The items of the query's own history that carried `item`'s score, largest share first, at most `limit`.
     /// Empty where the model cannot tell.
     fn contributions(&self, q: &ResolvedQuery, item: ItemIx, limit: usize) -> Vec<(ItemIx, f32)>;
+
+    /// The same for several items of one query, in the same order; models that must solve for the user first
+    /// override it to do so once.
+    fn contributions_many(&self, q: &ResolvedQuery, items: &[ItemIx], limit: usize) -> Vec<Vec<(ItemIx, f32)>> {
+        items.iter().map(|&item| self.contributions(q, item, limit)).collect()
+    }
 }
