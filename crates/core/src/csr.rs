@@ -11,7 +11,11 @@ pub struct Csr {
 
 impl Csr {
     /// From `(row, column, value)` in any order; values at the same place are summed.
-    pub fn from_triplets(rows: usize, cols: usize, triplets: impl IntoIterator<Item = (u32, u32, f32)>) -> Csr {
+    pub fn from_triplets(
+        rows: usize,
+        cols: usize,
+        triplets: impl IntoIterator<Item = (u32, u32, f32)>,
+    ) -> Csr {
         let mut all: Vec<(u32, u32, f32)> = triplets.into_iter().collect();
         all.sort_by_key(|&(r, c, _)| (r, c));
         all.dedup_by(|next, kept| {

@@ -24,7 +24,12 @@ pub trait Retrieve: Send + Sync {
 
     /// The same for many queries, in the same order; models with a faster way override it.
     /// Runs on the current rayon pool.
-    fn retrieve_batch(&self, queries: &[ResolvedQuery], k: usize, allowed: &[Allowed]) -> Vec<Vec<Candidate>> {
+    fn retrieve_batch(
+        &self,
+        queries: &[ResolvedQuery],
+        k: usize,
+        allowed: &[Allowed],
+    ) -> Vec<Vec<Candidate>> {
         queries.iter().zip(allowed).map(|(q, a)| self.retrieve(q, k, a)).collect()
     }
 }
@@ -45,7 +50,12 @@ pub trait Explain: Send + Sync {
 
     /// The same for several items of one query, in the same order; models that must solve for the user first
     /// override it to do so once.
-    fn contributions_many(&self, q: &ResolvedQuery, items: &[ItemIx], limit: usize) -> Vec<Vec<(ItemIx, f32)>> {
+    fn contributions_many(
+        &self,
+        q: &ResolvedQuery,
+        items: &[ItemIx],
+        limit: usize,
+    ) -> Vec<Vec<(ItemIx, f32)>> {
         items.iter().map(|&item| self.contributions(q, item, limit)).collect()
     }
 }
