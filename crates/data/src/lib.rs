@@ -1,7 +1,9 @@
 //! The log and what is read from it: import and export, snapshots, splits, the sample world.
 
+pub mod rules;
 pub mod snapshot;
 pub mod split;
 
+pub use rules::{Condition, RuleError, Weigher};
 pub use snapshot::{Events, Interactions, KindRule, KindRules, Snapshot, TimeQuality};
 pub use split::{Holdout, Split};
