@@ -1,7 +1,7 @@
 //! What every model is: a thing that scores, retrieves, explains and can be written down.
 
 use crate::Weights;
-use sommelier_core::{Explain, Retrieve, Score, Stopped};
+use sommelier_core::{Explain, FitContext, Retrieve, Score, Stopped};
 
 /// A fitted model. It exists only once fitted, so it can always answer.
 pub trait Model: Score + Retrieve + Explain {
@@ -34,4 +34,32 @@ pub enum LoadError {
     Shape { name: String, expected: Vec<usize>, received: Vec<usize> },
     #[error("{0}")]
     Other(String),
+}
+
+/// Checks a fit's plan against the budget before anything is allocated. `needed` is in bytes, at the peak.
+pub(crate) fn plan(ctx: &FitContext, needed: u64, why: &str, remedy: &str) -> Result<(), FitError> {
+    const MIB: u64 = 1 << 20;
+    if needed <= ctx.memory {
+        return Ok(());
+    }
+    Err(FitError::Memory {
+        needed: needed.div_ceil(MIB),
+        budget: ctx.memory / MIB,
+        why: why.to_owned(),
+        remedy: remedy.to_owned(),
+    })
+}
+
+/// An error unless `value` is finite and `ok`.
+pub(crate) fn require(
+    key: &'static str,
+    value: f64,
+    ok: bool,
+    expected: &'static str,
+) -> Result<(), FitError> {
+    if value.is_finite() && ok {
+        Ok(())
+    } else {
+        Err(FitError::Config { key, expected, received: value.to_string() })
+    }
 }

@@ -1,6 +1,12 @@
 //! A model's numbers under names, and their safetensors form.
 
+use crate::LoadError;
+use safetensors::tensor::{Dtype, View};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 
 /// One named array, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,3 +19,193 @@ pub enum Array {
 /// Everything a fitted model must remember besides its config, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Weights(pub BTreeMap<String, Array>);
+
+macro_rules! access {
+    ($set:ident, $get:ident, $variant:ident, $ty:ty) => {
+        pub fn $set(&mut self, name: &str, shape: &[usize], data: Vec<$ty>) {
+            self.0.insert(name.to_owned(), Array::$variant { shape: shape.to_owned(), data });
+        }
+
+        /// Shape and numbers of the array `name`.
+        pub fn $get(&self, name: &str) -> Result<(&[usize], &[$ty]), LoadError> {
+            match self.0.get(name) {
+                Some(Array::$variant { shape, data }) if shape.iter().product::<usize>() == data.len() => {
+                    Ok((shape, data))
+                }
+                Some(other) => Err(LoadError::Other(format!(
+                    "{name} holds {}, expected {}; the artefact was made by another version, train it again",
+                    other.describe(),
+                    stringify!($ty)
+                ))),
+                None => Err(LoadError::Missing { name: name.to_owned() }),
+            }
+        }
+    };
+}
+
+impl Weights {
+    access!(set_f32, f32, F32, f32);
+    access!(set_u32, u32, U32, u32);
+    access!(set_u64, u64, U64, u64);
+
+    /// An `f32` matrix whose width must be `cols` (any, where `None`): its rows and numbers.
+    pub fn matrix(&self, name: &str, cols: Option<usize>) -> Result<(usize, usize, &[f32]), LoadError> {
+        let (shape, data) = self.f32(name)?;
+        match *shape {
+            [rows, width] if cols.is_none_or(|c| c == width) => Ok((rows, width, data)),
+            _ => Err(LoadError::Shape {
+                name: name.to_owned(),
+                expected: vec![shape.first().copied().unwrap_or(0), cols.unwrap_or(0)],
+                received: shape.to_owned(),
+            }),
+        }
+    }
+
+    /// Writes a safetensors file. Not atomic: write beside the place it is meant for, then rename.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        safetensors::serialize_to_file(self.0.iter().map(|(name, array)| (name, array)), None, path).map_err(
+            |error| match error {
+                safetensors::SafeTensorError::IoError(error) => error,
+                other => io::Error::other(other),
+            },
+        )
+    }
+
+    /// Reads what [`Self::write`] wrote. Each array is read straight into its place.
+    pub fn read(path: &Path) -> Result<Weights, LoadError> {
+        let broken = |what: String| LoadError::Other(format!("{}: {what}; train it again", path.display()));
+        let io = |error: io::Error| broken(format!("cannot be read ({error})"));
+        let mut file = File::open(path).map_err(io)?;
+        let total = file.metadata().map_err(io)?.len();
+        let mut length = [0u8; 8];
+        file.read_exact(&mut length).map_err(io)?;
+        let length = u64::from_le_bytes(length);
+        if length > total.saturating_sub(8) || length > MAX_HEADER {
+            return Err(broken("is not a safetensors file (its header is longer than the file)".into()));
+        }
+        let mut header = vec![0u8; length as usize];
+        file.read_exact(&mut header).map_err(io)?;
+        let header: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(&header).map_err(|e| broken(format!("has a damaged header ({e})")))?;
+        let mut weights = Weights::default();
+        for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
+            let entry: Entry = serde_json::from_value(entry)
+                .map_err(|e| broken(format!("has a damaged header entry for {name} ({e})")))?;
+            let (start, end) = entry.data_offsets;
+            let count = entry.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
+            let width = if entry.dtype == "U64" { 8 } else { 4 };
+            let fits = start <= end && end <= total - 8 - length;
+            if !fits || count.and_then(|n| n.checked_mul(width)) != Some(end - start) {
+                return Err(broken(format!("is damaged or cut short: {name} does not fit in it")));
+            }
+            file.seek(SeekFrom::Start(8 + length + start)).map_err(io)?;
+            let n = (end - start) / width;
+            let array = match entry.dtype.as_str() {
+                "F32" => Array::F32 { shape: entry.shape, data: fill(&mut file, n, 0f32).map_err(io)? },
+                "U32" => Array::U32 { shape: entry.shape, data: fill(&mut file, n, 0u32).map_err(io)? },
+                "U64" => Array::U64 { shape: entry.shape, data: fill(&mut file, n, 0u64).map_err(io)? },
+                other => return Err(broken(format!("holds {name} as {other}, expected F32, U32 or U64"))),
+            };
+            weights.0.insert(name, array);
+        }
+        Ok(weights)
+    }
+}
+
+/// As the safetensors crate limits it.
+const MAX_HEADER: u64 = 100_000_000;
+
+#[derive(serde::Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+fn fill<T: bytemuck::Pod>(file: &mut File, count: u64, zero: T) -> io::Result<Vec<T>> {
+    let mut data = vec![zero; count as usize];
+    file.read_exact(bytemuck::cast_slice_mut(&mut data))?;
+    Ok(data)
+}
+
+// The format is little-endian, and so is every machine we build for; memory is written as it lies.
+#[cfg(target_endian = "big")]
+compile_error!("weights are written as little-endian memory; add a byte swap for this machine");
+
+impl Array {
+    fn describe(&self) -> String {
+        format!("{:?} of shape {:?}", View::dtype(&self), View::shape(&self))
+    }
+}
+
+impl View for &Array {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Array::F32 { .. } => Dtype::F32,
+            Array::U32 { .. } => Dtype::U32,
+            Array::U64 { .. } => Dtype::U64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Array::F32 { shape, .. } | Array::U32 { shape, .. } | Array::U64 { shape, .. } => shape,
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(match self {
+            Array::F32 { data, .. } => bytemuck::cast_slice(data),
+            Array::U32 { data, .. } => bytemuck::cast_slice(data),
+            Array::U64 { data, .. } => bytemuck::cast_slice(data),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        self.data().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Weights {
+        let mut w = Weights::default();
+        w.set_f32("b", &[2, 2], vec![1.0, -0.0, f32::MIN_POSITIVE, 4.5]);
+        w.set_u32("index", &[3], vec![0, 7, u32::MAX]);
+        w.set_u64("ptr", &[1], vec![u64::MAX]);
+        w.set_f32("empty", &[0, 5], vec![]);
+        w
+    }
+
+    #[test]
+    fn file_round_trip() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        sample().write(file.path()).unwrap();
+        assert_eq!(Weights::read(file.path()).unwrap(), sample());
+        // The crate that owns the format reads it too.
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert_eq!(safetensors::SafeTensors::deserialize(&bytes).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_a_panic() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        sample().write(file.path()).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        for cut in 0..bytes.len() {
+            std::fs::write(file.path(), &bytes[..cut]).unwrap();
+            assert!(Weights::read(file.path()).is_err(), "cut at {cut}");
+        }
+        for at in 0..bytes.len().min(300) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x11;
+            std::fs::write(file.path(), &changed).unwrap();
+            let _ = Weights::read(file.path());
+        }
+        assert!(matches!(sample().f32("nope"), Err(LoadError::Missing { .. })));
+        assert!(sample().f32("index").unwrap_err().to_string().contains("U32"));
+        assert!(matches!(sample().matrix("b", Some(3)), Err(LoadError::Shape { .. })));
+    }
+}

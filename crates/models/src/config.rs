@@ -1,0 +1,76 @@
+//! One enum of all model configs: what a recipe's `[model]` table holds.
+
+use crate::{EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model, PopularityConfig, Weights};
+use serde::{Deserialize, Serialize};
+use sommelier_core::FitContext;
+use sommelier_data::snapshot::Snapshot;
+
+/// Declares the enum and everything that goes variant by variant, so that a new model is one line here.
+macro_rules! models {
+    ($($variant:ident($config:ident) = $kind:literal),* $(,)?) => {
+        /// The config of any model. In TOML and JSON, `kind` says which; unknown keys are errors.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        pub enum ModelConfig {
+            $(#[serde(rename = $kind)] $variant($config),)*
+        }
+
+        impl ModelConfig {
+            /// Every kind there is.
+            pub const KINDS: &'static [&'static str] = &[$($kind),*];
+
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(ModelConfig::$variant(_) => $kind,)*
+                }
+            }
+
+            /// The config of this kind with its defaults; `None` for a kind that does not exist.
+            pub fn default_of(kind: &str) -> Option<ModelConfig> {
+                match kind {
+                    $($kind => Some(ModelConfig::$variant($config::default())),)*
+                    _ => None,
+                }
+            }
+
+            /// Learns from the snapshot, on the current rayon pool.
+            pub fn fit(&self, snapshot: &Snapshot, ctx: &mut FitContext) -> Result<Box<dyn Model>, FitError> {
+                match self {
+                    $(ModelConfig::$variant(config) => config.fit(snapshot, ctx).map(|m| Box::new(m) as Box<dyn Model>),)*
+                }
+            }
+
+            /// The model that had these weights, which this config fitted.
+            pub fn load(&self, weights: &Weights) -> Result<Box<dyn Model>, LoadError> {
+                match self {
+                    $(ModelConfig::$variant(config) => config.load(weights).map(|m| Box::new(m) as Box<dyn Model>),)*
+                }
+            }
+        }
+    };
+}
+
+models! {
+    Popularity(PopularityConfig) = "popularity",
+    ItemKnn(ItemKnnConfig) = "item_knn",
+    Ease(EaseConfig) = "ease",
+    Ials(IalsConfig) = "ials",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_round_trip_and_unknown_keys_are_errors() {
+        for kind in ModelConfig::KINDS {
+            let config = ModelConfig::default_of(kind).unwrap();
+            assert_eq!(config.kind(), *kind);
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(toml::from_str::<ModelConfig>(&text).unwrap(), config, "{text}");
+            assert_eq!(toml::from_str::<ModelConfig>(&format!("kind = '{kind}'")).unwrap(), config);
+            assert!(toml::from_str::<ModelConfig>(&format!("kind = '{kind}'\nno_such_key = 1")).is_err());
+        }
+        assert!(ModelConfig::default_of("no_such_kind").is_none());
+    }
+}

@@ -1,0 +1,223 @@
+//! Similarities between the rows of a sparse matrix, and each row's nearest others: what the neighbourhood models share.
+//!
+//! Weighting of the entries first (x is the raw value, row r, column c):
+//!   none    x
+//!   tf_idf  √x · ln(N / (1 + n_c))                                     N rows, n_c entries in column c
+//!   bm25    x (k1 + 1) / (k1 (1 − b + b len_r / mean len) + x) · ln(N / (1 + n_c))      len_r = Σ_c x
+//! then the similarity of two rows, with d their inner product:
+//!   dot              d
+//!   cosine           d / (‖a‖‖b‖ + shrink)
+//!   adjusted_cosine  the same after each column's mean over its own entries was taken off
+//!   tversky          d / (d + α (|a| − d) + β (|b| − d) + shrink) on entries set to 1, |a| their number; a is the row
+//!                    whose neighbours are sought
+//!   jaccard          tversky with α = β = 1
+//! A row is no neighbour of itself, and only positive similarities count.
+//!
+//! Cost: Σ_c n_c² products. Rows run in parallel, each with a dense row of sums.
+//! Source: Sarwar et al., WWW 2001; Deshpande and Karypis, TOIS 2004; Robertson and Zaragoza 2009 for BM25.
+
+use crate::FitError;
+use crate::model::{plan, require};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sommelier_core::{Allowed, Csr, FitContext};
+use sommelier_index::exact::TopK;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    #[default]
+    None,
+    TfIdf,
+    Bm25,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    #[default]
+    Cosine,
+    AdjustedCosine,
+    Dot,
+    Tversky,
+    Jaccard,
+}
+
+/// How rows are compared and how many neighbours each keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Similarity {
+    pub weighting: Weighting,
+    pub measure: Measure,
+    /// Neighbours kept per row.
+    pub top_k: usize,
+    /// Added to the denominator: similarities that rest on few common entries shrink most.
+    pub shrink: f32,
+    /// BM25: how fast repeated entries saturate, and how much long rows are held back.
+    pub k1: f32,
+    pub b: f32,
+    /// Tversky: what entries of only the row itself, and of only the neighbour, count against.
+    pub alpha: f32,
+    pub beta: f32,
+}
+
+impl Similarity {
+    fn check(&self) -> Result<(), FitError> {
+        require("top_k", self.top_k as f64, self.top_k > 0, "at least 1")?;
+        require("shrink", self.shrink.into(), self.shrink >= 0.0, "0 or more")?;
+        require("k1", self.k1.into(), self.k1 >= 0.0, "0 or more")?;
+        require("b", self.b.into(), (0.0..=1.0).contains(&self.b), "from 0 to 1")?;
+        require("alpha", self.alpha.into(), self.alpha >= 0.0, "0 or more")?;
+        require("beta", self.beta.into(), self.beta >= 0.0, "0 or more")
+    }
+
+    /// The entries of `rows` as the similarity sees them.
+    fn prepare(&self, rows: &Csr) -> Result<Csr, FitError> {
+        let mut out = rows.clone();
+        if matches!(self.measure, Measure::Tversky | Measure::Jaccard) {
+            out.value.fill(1.0);
+            return Ok(out);
+        }
+        weigh(&mut out, self);
+        if self.measure == Measure::AdjustedCosine {
+            take_off_column_means(&mut out);
+            if out.value.iter().all(|v| v.abs() < 1e-6) {
+                let why = "adjusted cosine compares weights that differ, and here every weight of a user is the same; use similarity = \"cosine\"";
+                return Err(FitError::NoData(why.into()));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Similarity of rows with size `a` (the one asking) and `b`, whose inner product is `d`; sizes are norms,
+    /// or numbers of entries for the set measures.
+    #[inline]
+    fn of(&self, d: f32, a: f32, b: f32) -> f32 {
+        let (alpha, beta) =
+            if self.measure == Measure::Jaccard { (1.0, 1.0) } else { (self.alpha, self.beta) };
+        let denominator = match self.measure {
+            Measure::Dot => 1.0,
+            Measure::Cosine | Measure::AdjustedCosine => a * b + self.shrink,
+            Measure::Tversky | Measure::Jaccard => d + alpha * (a - d) + beta * (b - d) + self.shrink,
+        };
+        if denominator > 0.0 { d / denominator } else { 0.0 }
+    }
+
+    fn size(&self, values: &[f32]) -> f32 {
+        match self.measure {
+            Measure::Tversky | Measure::Jaccard => values.len() as f32,
+            _ => values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32,
+        }
+    }
+}
+
+fn weigh(rows: &mut Csr, options: &Similarity) {
+    if options.weighting == Weighting::None {
+        return;
+    }
+    let n = rows.rows();
+    let mut column = vec![0usize; rows.cols];
+    rows.index.iter().for_each(|&c| column[c as usize] += 1);
+    let idf: Vec<f64> = column.iter().map(|&c| (n as f64).ln() - (c as f64).ln_1p()).collect();
+    let sum: f64 = rows.value.iter().map(|&v| f64::from(v)).sum();
+    let mean_len = sum / n as f64;
+    let (k1, b) = (f64::from(options.k1), f64::from(options.b));
+    for r in 0..n {
+        let range = rows.ptr[r]..rows.ptr[r + 1];
+        let len: f64 = rows.value[range.clone()].iter().map(|&v| f64::from(v)).sum();
+        for e in range {
+            let (x, idf) = (f64::from(rows.value[e]), idf[rows.index[e] as usize]);
+            rows.value[e] = match options.weighting {
+                Weighting::TfIdf => x.sqrt() * idf,
+                _ => x * (k1 + 1.0) / (k1 * (1.0 - b + b * len / mean_len) + x) * idf,
+            } as f32;
+        }
+    }
+}
+
+fn take_off_column_means(rows: &mut Csr) {
+    let mut sums = vec![(0f64, 0usize); rows.cols];
+    for (&c, &v) in rows.index.iter().zip(&rows.value) {
+        let s = &mut sums[c as usize];
+        *s = (s.0 + f64::from(v), s.1 + 1);
+    }
+    for (&c, v) in rows.index.iter().zip(&mut rows.value) {
+        let (sum, count) = sums[c as usize];
+        *v = (f64::from(*v) - sum / count as f64) as f32;
+    }
+}
+
+/// For each row of `rows` the `top_k` most similar other rows: row r of the result holds their similarities.
+/// Deterministic whatever the number of threads; equal similarities go to the lower index.
+pub fn neighbours(rows: &Csr, options: &Similarity, ctx: &FitContext) -> Result<Csr, FitError> {
+    options.check()?;
+    let n = rows.rows();
+    let kept = (n * options.top_k.min(n)) as u64;
+    let bytes = 24 * rows.nnz() as u64 + 16 * kept + (ctx.threads * n * 8) as u64 + 1024;
+    plan(ctx, bytes, "the matrix twice, all neighbours, a row of sums a thread", "lower top_k")?;
+    ctx.cancel.check()?;
+    let rows = options.prepare(rows)?;
+    let columns = rows.transpose();
+    let sizes: Vec<f32> = (0..n).map(|r| options.size(rows.row(r).1)).collect();
+    ctx.progress.start("neighbours", Some(n as u64));
+    let done = AtomicU64::new(0);
+    let lists: Vec<Vec<(u32, f32)>> = (0..n)
+        .into_par_iter()
+        .map_init(
+            || (vec![0f32; n], Vec::new()),
+            |(sums, touched), r| {
+                if r % 64 == 0 {
+                    ctx.progress.at(done.fetch_add(64, Ordering::Relaxed));
+                }
+                if ctx.cancel.is_cancelled() {
+                    return Vec::new();
+                }
+                nearest(r, &rows, &columns, &sizes, options, (sums, touched))
+            },
+        )
+        .collect();
+    ctx.progress.finish();
+    ctx.cancel.check()?;
+    let mut out = Csr { cols: n, ptr: vec![0], ..Csr::default() };
+    for list in lists {
+        out.index.extend(list.iter().map(|e| e.0));
+        out.value.extend(list.iter().map(|e| e.1));
+        out.ptr.push(out.index.len());
+    }
+    Ok(out)
+}
+
+/// The neighbours of row `r`, by index. `sums` is zero everywhere before and after.
+fn nearest(
+    r: usize,
+    rows: &Csr,
+    columns: &Csr,
+    sizes: &[f32],
+    options: &Similarity,
+    (sums, touched): (&mut [f32], &mut Vec<u32>),
+) -> Vec<(u32, f32)> {
+    touched.clear();
+    let (index, value) = rows.row(r);
+    for (&c, &x) in index.iter().zip(value) {
+        let (others, values) = columns.row(c as usize);
+        for (&other, &y) in others.iter().zip(values) {
+            let sum = &mut sums[other as usize];
+            if *sum == 0.0 {
+                touched.push(other);
+            }
+            *sum += x * y;
+        }
+    }
+    let mut best = TopK::new(options.top_k);
+    let everything = Allowed::everything();
+    for &other in &*touched {
+        let d = std::mem::take(&mut sums[other as usize]);
+        let similarity = options.of(d, sizes[r], sizes[other as usize]);
+        if similarity > 0.0 && other as usize != r {
+            best.offer(similarity, other, &everything);
+        }
+    }
+    let mut list: Vec<(u32, f32)> = best.into_sorted().into_iter().map(|c| (c.item.0, c.score)).collect();
+    list.sort_unstable_by_key(|e| e.0);
+    list
+}

@@ -1,0 +1,78 @@
+//! Kernels with run-time dispatch. The only module of the crate that may use `unsafe`: to call a function compiled
+//! for an instruction set after asking the processor for it, and to let threads write disjoint tiles of one matrix.
+#![allow(unsafe_code, clippy::inline_always)]
+
+mod blas;
+mod spd;
+mod vector;
+
+pub use blas::{Layout, gemm};
+pub use spd::{NotPositive, cholesky, cholesky_solve, mirror_scaled, spd_inverse_in_place};
+pub use vector::{axpy, bpr_step, dot, dot_rows, gram_apply, select_above, syrk_lower};
+
+/// Instruction sets a kernel is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    Avx512,
+    Avx2,
+    /// The target's own baseline with fused multiply–add (NEON on `aarch64`).
+    Neon,
+    Plain,
+}
+
+/// What this processor runs. The answer is cached by the standard library.
+#[inline]
+pub fn isa() -> Isa {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vl") {
+            return Isa::Avx512;
+        }
+        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            return Isa::Avx2;
+        }
+        Isa::Plain
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    if cfg!(target_arch = "aarch64") { Isa::Neon } else { Isa::Plain }
+}
+
+/// `a·b + c`, fused where the instruction set has it: elsewhere the fused form would be a slow library call.
+#[inline(always)]
+fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Makes `$name` from `$body`: one safe body with a constant `FMA`, compiled for each instruction set.
+/// The lanes are fixed in the body, so every set with fused multiply–add gives the same bits.
+macro_rules! dispatched {
+    ($(#[$meta:meta])* $name:ident = $body:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?) => {
+        $(#[$meta])*
+        #[inline]
+        #[allow(clippy::too_many_arguments)]
+        pub fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    $body::<true>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    $body::<true>($($arg),*)
+                }
+                match $crate::kernel::isa() {
+                    // SAFETY: the processor was just asked for these instructions.
+                    $crate::kernel::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::kernel::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    _ => {}
+                }
+            }
+            if cfg!(target_arch = "aarch64") { $body::<true>($($arg),*) } else { $body::<false>($($arg),*) }
+        }
+    };
+}
+pub(crate) use dispatched;

@@ -1,0 +1,306 @@
+//! Kernels over vectors and rows: inner products, scaled sums, small Gram matrices, threshold scans, the BPR step.
+
+use super::{dispatched, madd};
+
+dispatched! {
+    /// Σ aᵢbᵢ. Stops at the shorter one.
+    dot = dot_body(a: &[f32], b: &[f32]) -> f32
+}
+
+dispatched! {
+    /// y ← y + αx. Stops at the shorter one.
+    axpy = axpy_body(alpha: f32, x: &[f32], y: &mut [f32])
+}
+
+dispatched! {
+    /// `out[r] = query · rows[r]` for rows laid end to end; bit for bit what [`dot`] gives for each.
+    dot_rows = dot_rows_body(query: &[f32], rows: &[f32], out: &mut [f32])
+}
+
+dispatched! {
+    /// `out ← out + Σ_r weights[r] (rows[r] · p) rows[r]`: a weighted Gram matrix times a vector, never formed.
+    gram_apply = gram_apply_body(rows: &[f32], weights: &[f32], p: &[f32], out: &mut [f32])
+}
+
+dispatched! {
+    /// `h ← h + Σ_r weights[r] rows[r] rows[r]ᵀ` for a `dim × dim` row-major `h`; only entries on and below the
+    /// diagonal are meaningful afterwards.
+    syrk_lower = syrk_lower_body(rows: &[f32], weights: &[f32], dim: usize, h: &mut [f32])
+}
+
+dispatched! {
+    /// Appends each position of `scores` whose value is at least `threshold`, ascending.
+    select_above = select_above_body(scores: &[f32], threshold: f32, out: &mut Vec<u32>)
+}
+
+dispatched! {
+    /// One BPR step on user `u` and items `i` (liked) and `j` (not known to be): with g = σ(−u·(i − j)),
+    /// u += lr (g (i − j) − l2 u), i += lr (g u − l2 i), j += lr (−g u − l2 j), all from the old values.
+    /// Returns u·(i − j) before the step.
+    bpr_step = bpr_step_body(u: &mut [f32], i: &mut [f32], j: &mut [f32], lr: f32, l2: f32) -> f32
+}
+
+const WIDE: usize = 32;
+const NARROW: usize = 8;
+
+#[inline(always)]
+fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
+    let n = a.len().min(b.len());
+    let (a, b) = (&a[..n], &b[..n]);
+    let mut acc = [0f32; WIDE];
+    let (a_wide, a) = a.as_chunks::<WIDE>();
+    let (b_wide, b) = b.as_chunks::<WIDE>();
+    for (x, y) in a_wide.iter().zip(b_wide) {
+        for l in 0..WIDE {
+            acc[l] = madd::<FMA>(x[l], y[l], acc[l]);
+        }
+    }
+    let (a_narrow, a) = a.as_chunks::<NARROW>();
+    let (b_narrow, b) = b.as_chunks::<NARROW>();
+    for (x, y) in a_narrow.iter().zip(b_narrow) {
+        for l in 0..NARROW {
+            acc[l] = madd::<FMA>(x[l], y[l], acc[l]);
+        }
+    }
+    for (l, (x, y)) in a.iter().zip(b).enumerate() {
+        acc[l] = madd::<FMA>(*x, *y, acc[l]);
+    }
+    for width in [16, 8, 4, 2, 1] {
+        for l in 0..width {
+            acc[l] += acc[l + width];
+        }
+    }
+    acc[0]
+}
+
+#[inline(always)]
+fn axpy_body<const FMA: bool>(alpha: f32, x: &[f32], y: &mut [f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = madd::<FMA>(alpha, x, *y);
+    }
+}
+
+#[inline(always)]
+fn dot_rows_body<const FMA: bool>(query: &[f32], rows: &[f32], out: &mut [f32]) {
+    if query.is_empty() {
+        out.fill(0.0);
+        return;
+    }
+    for (row, out) in rows.chunks_exact(query.len()).zip(out) {
+        *out = dot_body::<FMA>(query, row);
+    }
+}
+
+#[inline(always)]
+fn gram_apply_body<const FMA: bool>(rows: &[f32], weights: &[f32], p: &[f32], out: &mut [f32]) {
+    let dim = p.len();
+    if dim == 0 {
+        return;
+    }
+    let out = &mut out[..dim];
+    // Four rows at a time: `out` is read and written once for all four.
+    let fours = weights.len().min(rows.len() / dim) / 4;
+    for four in 0..fours {
+        let rows = &rows[four * 4 * dim..][..4 * dim];
+        let (a, rest) = rows.split_at(dim);
+        let (b, rest) = rest.split_at(dim);
+        let (c, d) = rest.split_at(dim);
+        let w = &weights[four * 4..][..4];
+        let wa = w[0] * dot_body::<FMA>(a, p);
+        let wb = w[1] * dot_body::<FMA>(b, p);
+        let wc = w[2] * dot_body::<FMA>(c, p);
+        let wd = w[3] * dot_body::<FMA>(d, p);
+        for l in 0..dim {
+            let ab = madd::<FMA>(wa, a[l], wb * b[l]);
+            let cd = madd::<FMA>(wc, c[l], wd * d[l]);
+            out[l] += ab + cd;
+        }
+    }
+    for (row, &w) in rows.chunks_exact(dim).zip(weights).skip(fours * 4) {
+        axpy_body::<FMA>(w * dot_body::<FMA>(row, p), row, out);
+    }
+}
+
+#[inline(always)]
+fn syrk_lower_body<const FMA: bool>(rows: &[f32], weights: &[f32], dim: usize, h: &mut [f32]) {
+    const R: usize = 4;
+    const C: usize = 16;
+    if dim == 0 {
+        return;
+    }
+    let count = weights.len().min(rows.len() / dim);
+    let (tiled_rows, tiled_cols) = (dim / R * R, dim / C * C);
+    // Tiles of 4 × 16 whose sums stay in registers over all rows; they may reach above the diagonal.
+    for i in (0..tiled_rows).step_by(R) {
+        for j in (0..tiled_cols).step_by(C).take_while(|&j| j < i + R) {
+            let mut acc = [[0f32; C]; R];
+            for (row, &w) in rows.chunks_exact(dim).zip(weights) {
+                let right: &[f32; C] = row[j..j + C].first_chunk().expect("C values");
+                let left: &[f32; R] = row[i..i + R].first_chunk().expect("R values");
+                for (acc, &l) in acc.iter_mut().zip(left) {
+                    for c in 0..C {
+                        acc[c] = madd::<FMA>(w * l, right[c], acc[c]);
+                    }
+                }
+            }
+            for (r, acc) in acc.iter().enumerate() {
+                for (h, a) in h[(i + r) * dim + j..][..C].iter_mut().zip(acc) {
+                    *h += a;
+                }
+            }
+        }
+    }
+    // What the tiles leave: columns past the last full tile, and the last few rows.
+    for s in 0..count {
+        let (row, w) = (&rows[s * dim..][..dim], weights[s]);
+        for i in 0..dim {
+            let from = if i < tiled_rows { tiled_cols.min(i + 1) } else { 0 };
+            axpy_body::<FMA>(w * row[i], &row[from..=i], &mut h[i * dim + from..=i * dim + i]);
+        }
+    }
+}
+
+#[inline(always)]
+fn select_above_body<const FMA: bool>(scores: &[f32], threshold: f32, out: &mut Vec<u32>) {
+    let (chunks, tail) = scores.as_chunks::<WIDE>();
+    for (c, chunk) in chunks.iter().enumerate() {
+        // Almost every chunk has nothing: one branch for all of its lanes.
+        let mut best = [f32::NEG_INFINITY; NARROW];
+        for part in chunk.as_chunks::<NARROW>().0 {
+            for l in 0..NARROW {
+                best[l] = if part[l] > best[l] { part[l] } else { best[l] };
+            }
+        }
+        let mut any = false;
+        for b in best {
+            any |= b >= threshold;
+        }
+        if any {
+            for (l, &score) in chunk.iter().enumerate() {
+                if score >= threshold {
+                    out.push((c * WIDE + l) as u32);
+                }
+            }
+        }
+    }
+    for (l, &score) in tail.iter().enumerate() {
+        if score >= threshold {
+            out.push((chunks.len() * WIDE + l) as u32);
+        }
+    }
+}
+
+#[inline(always)]
+fn bpr_step_body<const FMA: bool>(u: &mut [f32], i: &mut [f32], j: &mut [f32], lr: f32, l2: f32) -> f32 {
+    let n = u.len();
+    let (i, j) = (&mut i[..n], &mut j[..n]);
+    let margin = dot_body::<FMA>(u, i) - dot_body::<FMA>(u, j);
+    let g = lr / (1.0 + margin.exp());
+    let keep = 1.0 - lr * l2;
+    for l in 0..n {
+        let (x, a, b) = (u[l], i[l], j[l]);
+        u[l] = madd::<FMA>(g, a - b, keep * x);
+        i[l] = madd::<FMA>(g, x, keep * a);
+        j[l] = madd::<FMA>(-g, x, keep * b);
+    }
+    margin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sommelier_core::Rng;
+    use proptest::prelude::*;
+
+    fn random(rng: &mut Rng, n: usize) -> Vec<f32> {
+        (0..n).map(|_| rng.normal() as f32).collect()
+    }
+
+    fn close(a: f32, b: f64) -> bool {
+        (f64::from(a) - b).abs() <= 1e-4 * (1.0 + b.abs())
+    }
+
+    proptest! {
+        #[test]
+        fn dot_and_axpy_match_plain_loops(n in 0usize..200, seed: u64) {
+            let mut rng = Rng::new(seed);
+            let (a, b) = (random(&mut rng, n), random(&mut rng, n));
+            let plain: f64 = a.iter().zip(&b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+            prop_assert!(close(dot(&a, &b), plain));
+            prop_assert!(close(dot_body::<false>(&a, &b), plain));
+            prop_assert_eq!(dot_body::<true>(&a, &b).to_bits(), dot_fused(&a, &b).to_bits());
+            let mut y = b.clone();
+            axpy(0.5, &a, &mut y);
+            for l in 0..n {
+                prop_assert!(close(y[l], f64::from(b[l]) + 0.5 * f64::from(a[l])));
+            }
+        }
+
+        #[test]
+        fn gram_kernels_match_plain_loops(rows in 0usize..13, dim in 1usize..70, seed: u64) {
+            let mut rng = Rng::new(seed);
+            let (y, w, p) = (random(&mut rng, rows * dim), random(&mut rng, rows), random(&mut rng, dim));
+            let mut h = vec![1f32; dim * dim];
+            syrk_lower(&y, &w, dim, &mut h);
+            let mut plain_h = vec![1f32; dim * dim];
+            syrk_lower_body::<false>(&y, &w, dim, &mut plain_h);
+            let mut out = vec![2f32; dim];
+            gram_apply(&y, &w, &p, &mut out);
+            for i in 0..dim {
+                let mut expected = 2f64;
+                for j in 0..dim {
+                    let g: f64 = (0..rows).map(|r| f64::from(w[r] * y[r * dim + i]) * f64::from(y[r * dim + j])).sum();
+                    expected += g * f64::from(p[j]);
+                    if j <= i {
+                        prop_assert!(close(h[i * dim + j], 1.0 + g), "{} {} {} {}", i, j, h[i * dim + j], 1.0 + g);
+                        prop_assert!(close(plain_h[i * dim + j], 1.0 + g));
+                    }
+                }
+                prop_assert!((f64::from(out[i]) - expected).abs() < 1e-3 * (1.0 + expected.abs()));
+            }
+        }
+
+        #[test]
+        fn select_above_is_a_filter(scores in prop::collection::vec(-3f32..3.0, 0..150), threshold in -3f32..3.0) {
+            let expected: Vec<u32> = (0..scores.len() as u32).filter(|&i| scores[i as usize] >= threshold).collect();
+            let mut found = Vec::new();
+            select_above(&scores, threshold, &mut found);
+            prop_assert_eq!(&found, &expected);
+            found.clear();
+            select_above_body::<false>(&scores, threshold, &mut found);
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    fn dot_fused(a: &[f32], b: &[f32]) -> f32 {
+        if super::super::isa() == super::super::Isa::Plain { dot_body::<true>(a, b) } else { dot(a, b) }
+    }
+
+    #[test]
+    fn rows_are_dots_bit_for_bit() {
+        let mut rng = Rng::new(1);
+        for dim in [1, 7, 64, 100] {
+            let (q, rows) = (random(&mut rng, dim), random(&mut rng, dim * 9));
+            let mut out = vec![0.0; 9];
+            dot_rows(&q, &rows, &mut out);
+            for r in 0..9 {
+                assert_eq!(out[r].to_bits(), dot(&q, &rows[r * dim..][..dim]).to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn bpr_step_moves_along_the_gradient() {
+        let mut rng = Rng::new(3);
+        let (u0, i0, j0) = (random(&mut rng, 11), random(&mut rng, 11), random(&mut rng, 11));
+        let (mut u, mut i, mut j) = (u0.clone(), i0.clone(), j0.clone());
+        let margin = f64::from(bpr_step(&mut u, &mut i, &mut j, 0.1, 0.01));
+        let g = 1.0 / (1.0 + margin.exp());
+        for l in 0..11 {
+            let (x, a, b) = (f64::from(u0[l]), f64::from(i0[l]), f64::from(j0[l]));
+            assert!(close(u[l], x + 0.1 * (g * (a - b) - 0.01 * x)));
+            assert!(close(i[l], a + 0.1 * (g * x - 0.01 * a)));
+            assert!(close(j[l], b + 0.1 * (-g * x - 0.01 * b)));
+        }
+    }
+}
