@@ -1,6 +1,6 @@
 //! Every model of this half finds two groups of readers, answers strangers, explains its scores and survives a file.
 
-use sommelier_core::{Allowed, Explain, FitContext, ItemIx, ResolvedQuery, Seen, Time};
+use sommelier_core::{Allowed, FitContext, ItemIx, ResolvedQuery, Seen, Time};
 use sommelier_data::snapshot::Snapshot;
 use sommelier_models::{Model, ModelConfig, Weights};
 
