@@ -1,0 +1,867 @@
+//! Finds out what files hold, from their content first and their names second, and makes the plan of an import.
+
+use super::columns::{self, Column, Field, Sample, plain};
+use super::movielens::{self, Known};
+use super::parquet;
+use super::plan::{FilePlan, Layout, Part, Plan, Role};
+use super::source::{Source, sources};
+use super::times::TimeUnit;
+use super::{Format, ImportError, ImportOptions};
+use crate::rules::Condition;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Bytes of each file that are looked at.
+const HEAD: usize = 256 << 10;
+/// Rows that are guessed from.
+const ROWS: usize = 500;
+
+/// Looks at a file, a zip archive or the files of a folder, and says what would be imported and how. Nothing is
+/// written. A path `FOLDER/NAME`, where the folder holds a split called NAME, is the folder with `given = NAME`.
+pub fn detect(path: &Path, options: &ImportOptions) -> Result<Plan, ImportError> {
+    let (path, given) = named_split(path, options)?;
+    let sources = sources(&path)?;
+    let single = sources.len() == 1;
+    let mut looks = Vec::new();
+    let mut unread = Vec::new();
+    let mut last_error = None;
+    for source in sources {
+        match look(&source, options, single) {
+            Ok(Look::Plan(file, split)) => looks.push((*file, split)),
+            Ok(Look::Unread(reason)) => unread.push(format!("{source}: {reason}")),
+            Err(error @ (ImportError::Io { .. } | ImportError::Option(_))) => return Err(error),
+            Err(error) => {
+                let words = error.to_string();
+                let words = words.strip_prefix(&format!("{source}: ")).unwrap_or(&words).replace('\n', " ");
+                unread.push(format!("{source}: {words}"));
+                last_error = Some(error);
+            }
+        }
+    }
+    if single && let Some(error) = last_error {
+        return Err(error);
+    }
+    assemble(&path, options, given, looks, unread)
+}
+
+/// Splits `FOLDER/NAME` into the folder and the split, where NAME is no file.
+fn named_split(path: &Path, options: &ImportOptions) -> Result<(PathBuf, Option<String>), ImportError> {
+    if path.exists() || options.given.is_some() {
+        return Ok((path.to_owned(), options.given.clone()));
+    }
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else {
+        return Err(ImportError::NotFound(path.to_owned()));
+    };
+    let name = name.to_string_lossy().into_owned();
+    let known = parent.exists()
+        && sources(parent)?.iter().filter_map(|s| split_of(&s.stem())).any(|(_, split)| split == name);
+    if known { Ok((parent.to_owned(), Some(name))) } else { Err(ImportError::NotFound(path.to_owned())) }
+}
+
+type Split = Option<(Part, String)>;
+
+enum Look {
+    Plan(Box<FilePlan>, Split),
+    Unread(String),
+}
+
+/// The part and the name of the split that a file's name speaks of: `u1.base` is the training part of `u1`,
+/// `lcf_split_test.txt` the test part of `lcf_split`.
+pub fn split_of(stem: &str) -> Option<(Part, String)> {
+    const ENDS: [&str; 10] =
+        ["txt", "csv", "tsv", "dat", "data", "json", "jsonl", "parquet", "inter", "rating"];
+    let mut tokens: Vec<&str> = stem.split(['.', '_', '-']).collect();
+    while tokens.len() > 1 && tokens.last().is_some_and(|t| ENDS.contains(t)) {
+        tokens.pop();
+    }
+    let at = tokens.iter().rposition(|t| part_of(t).is_some())?;
+    let part = part_of(tokens[at])?;
+    tokens.remove(at);
+    Some((part, tokens.join("_")))
+}
+
+fn part_of(token: &str) -> Option<Part> {
+    match token {
+        "train" | "training" | "trainset" | "base" => Some(Part::Train),
+        "valid" | "validation" | "validset" | "val" | "dev" => Some(Part::Valid),
+        "test" | "testing" | "testset" => Some(Part::Test),
+        _ => None,
+    }
+}
+
+/// What one file holds.
+fn look(source: &Source, options: &ImportOptions, single: bool) -> Result<Look, ImportError> {
+    let stem = source.stem();
+    let name = source.name();
+    if !single && (is_note(&stem)) {
+        return Ok(Look::Unread("not data".into()));
+    }
+    if stem.ends_with(".tar") {
+        return Ok(Look::Plan(
+            Box::new(file_plan(source, Role::Images, Layout::Tar, "view", Vec::new(), Vec::new())),
+            None,
+        ));
+    }
+    let head = source.head(HEAD)?;
+    if head.is_empty() {
+        return Err(ImportError::Empty { file: name });
+    }
+    let split = split_of(&stem);
+    if head.starts_with(b"PAR1") || options.format == Some(Format::Parquet) {
+        let (header, rows) = parquet::sample(source, ROWS)?;
+        let layout = Layout::Parquet;
+        return table(source, options, layout, &header, &rows, split);
+    }
+    let head = text_of(&name, &head)?;
+    let first_line = head.lines().find(|l| !l.trim().is_empty()).unwrap_or_default().to_owned();
+    if first_line.is_empty() {
+        return Err(ImportError::Empty { file: name });
+    }
+    let wants = |f: Format| options.format == Some(f);
+    if (options.format.is_none() || wants(Format::Movielens)) && options.map.is_empty() {
+        match movielens::known(source, &first_line) {
+            Some(Known::Plan(file)) => {
+                let split = if file.part == Part::Whole { None } else { split };
+                return Ok(Look::Plan(file, split));
+            }
+            Some(Known::Unread(reason)) => return Ok(Look::Unread(reason.into())),
+            None => {}
+        }
+    }
+    if wants(Format::Gorse) || (options.format.is_none() && is_gorse(&first_line)) {
+        return Ok(Look::Plan(Box::new(gorse_plan(source)), None));
+    }
+    if wants(Format::Jsonl) || (options.format.is_none() && first_line.trim_start().starts_with('{')) {
+        return json(source, options, &head, split);
+    }
+    if options.format.is_none() && first_line.trim_start().starts_with('[') {
+        return Err(ImportError::Unreadable {
+            file: name,
+            reason: "a JSON array; expected one object a line. Convert it with: jq -c '.[]'".into(),
+        });
+    }
+    if wants(Format::Recbole) || (options.format.is_none() && is_recbole(&first_line)) {
+        return recbole(source, options, &head, split);
+    }
+    if wants(Format::Sequences)
+        || wants(Format::Pairs)
+        || (options.format.is_none() && options.map.is_empty() && is_list(&head))
+    {
+        let layout = if is_candidates(&head, split.as_ref()) { Layout::Candidates } else { Layout::List };
+        let kind = options.kind.clone().unwrap_or_else(|| "view".into());
+        let role = if layout == Layout::Candidates { Role::Candidates } else { Role::Events };
+        let mut file = file_plan(source, role, layout, &kind, Vec::new(), Vec::new());
+        file.part = split.as_ref().map_or(Part::Whole, |s| s.0);
+        return Ok(Look::Plan(Box::new(file), split));
+    }
+    delimited(source, options, &head, split)
+}
+
+fn is_note(stem: &str) -> bool {
+    let end = Path::new(stem).extension().map(|e| e.to_string_lossy().into_owned()).unwrap_or_default();
+    stem.contains("readme")
+        || stem.starts_with("license")
+        || matches!(
+            end.as_str(),
+            "md" | "html" | "htm" | "pdf" | "sh" | "pl" | "py" | "ipynb" | "toml" | "yaml" | "yml"
+        )
+}
+
+fn file_plan(
+    source: &Source,
+    role: Role,
+    layout: Layout,
+    kind: &str,
+    columns: Vec<Column>,
+    unread: Vec<String>,
+) -> FilePlan {
+    FilePlan {
+        source: source.clone(),
+        role,
+        part: Part::Whole,
+        layout,
+        kind: kind.to_owned(),
+        columns,
+        unread,
+    }
+}
+
+/// The head as text, or why it is none.
+fn text_of(name: &str, head: &[u8]) -> Result<String, ImportError> {
+    let binary = |why: &str| ImportError::Binary { file: name.to_owned(), why: why.to_owned() };
+    if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
+        return Err(binary(
+            "it looks like UTF-16; convert it to UTF-8, for example with: iconv -f UTF-16 -t UTF-8",
+        ));
+    }
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let odd = head.iter().filter(|&&b| b < 32 && !matches!(b, b'\n' | b'\r' | b'\t')).count();
+    if head.contains(&0) || odd * 50 > head.len() {
+        return Err(binary("it holds bytes that no text has"));
+    }
+    // A head that ends in the middle of a line says nothing about that line, unless it is the only one.
+    let whole = match memchr::memrchr(b'\n', head) {
+        Some(end) if head.len() + 3 >= HEAD => &head[..=end],
+        _ => head,
+    };
+    // MovieLens titles are Latin-1; for guessing columns the odd letter does not matter.
+    Ok(String::from_utf8_lossy(whole).into_owned())
+}
+
+fn is_gorse(line: &str) -> bool {
+    serde_json::from_str::<Map<String, Value>>(line)
+        .is_ok_and(|m| ["FeedbackType", "UserId", "ItemId"].iter().any(|k| m.contains_key(*k)))
+}
+
+fn gorse_plan(source: &Source) -> FilePlan {
+    file_plan(source, Role::Events, Layout::Gorse, "view", Vec::new(), Vec::new())
+}
+
+/// `name:type` in every column.
+fn is_recbole(line: &str) -> bool {
+    const TYPES: [&str; 4] = ["token", "token_seq", "float", "float_seq"];
+    line.trim_end()
+        .split('\t')
+        .all(|c| c.rsplit_once(':').is_some_and(|(n, t)| !n.is_empty() && TYPES.contains(&t)))
+}
+
+/// Lines of ids between blanks, not all of one length, or with a user of its own on each line.
+fn is_list(head: &str) -> bool {
+    let mut lines = 0;
+    let mut odd = 0;
+    let mut widths = BTreeSet::new();
+    let mut users = BTreeSet::new();
+    for line in head.lines().take(ROWS) {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let Some(user) = words.first() else { continue };
+        lines += 1;
+        widths.insert(words.len());
+        users.insert((*user).to_owned());
+        // Prose has words without digits; ids have digits, or the line would be a header of a table.
+        let digits = words.iter().filter(|w| w.bytes().any(|b| b.is_ascii_digit())).count();
+        odd += usize::from(
+            digits * 10 < words.len() * 9 || line.contains([',', ';', '|', '{', '"']) || line.contains("::"),
+        );
+    }
+    lines > 0
+        && odd * 20 <= lines
+        && users.len() == lines
+        && widths.iter().any(|&w| w > 2)
+        && (widths.len() > 1 || lines == 1 || widths.iter().all(|&w| w > 4) || !head.contains('\t'))
+}
+
+/// A test part with the same, large number of ids on each line is a list of candidates.
+fn is_candidates(head: &str, split: Option<&(Part, String)>) -> bool {
+    let widths: BTreeSet<usize> = head.lines().take(ROWS).map(|l| l.split('\t').count()).collect();
+    matches!(split, Some((Part::Test | Part::Valid, _)))
+        && widths.len() == 1
+        && widths.iter().all(|&w| w >= 20)
+}
+
+fn json(source: &Source, options: &ImportOptions, head: &str, split: Split) -> Result<Look, ImportError> {
+    let mut header: Vec<String> = Vec::new();
+    let mut objects = Vec::new();
+    let mut first_error = None;
+    for line in head.lines().filter(|l| !l.trim().is_empty()).take(ROWS) {
+        match serde_json::from_str::<Map<String, Value>>(line) {
+            Ok(object) => {
+                for key in object.keys() {
+                    if !header.contains(key) {
+                        header.push(key.clone());
+                    }
+                }
+                objects.push(object);
+            }
+            Err(e) => first_error = first_error.or(Some(e)),
+        }
+    }
+    if objects.is_empty() {
+        let reason = first_error.map_or_else(String::new, |e| e.to_string());
+        return Err(ImportError::Unreadable {
+            file: source.name(),
+            reason: format!(
+                "expected one JSON object a line, and no line at the beginning is one ({reason})"
+            ),
+        });
+    }
+    let rows: Vec<Vec<String>> = objects
+        .iter()
+        .map(|o| {
+            header
+                .iter()
+                .map(|k| match o.get(k) {
+                    None | Some(Value::Null | Value::Array(_) | Value::Object(_)) => String::new(),
+                    Some(Value::String(text)) => text.clone(),
+                    Some(other) => other.to_string(),
+                })
+                .collect()
+        })
+        .collect();
+    table(source, options, Layout::Json, &header, &rows, split)
+}
+
+fn recbole(source: &Source, options: &ImportOptions, head: &str, split: Split) -> Result<Look, ImportError> {
+    let typed: Vec<String> = head
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('\r')
+        .split('\t')
+        .map(str::to_owned)
+        .collect();
+    let names: Vec<String> =
+        typed.iter().map(|t| t.rsplit_once(':').map_or(t.as_str(), |(name, _)| name).to_owned()).collect();
+    let stem = source.stem();
+    let role = match stem.rsplit('.').next() {
+        Some("inter") => Role::Events,
+        Some("item") => Role::Items,
+        Some("user") => Role::Users,
+        Some("kg" | "link" | "net") => {
+            return Ok(Look::Unread("relations between items are not read yet".into()));
+        }
+        _ => match columns::role_of(&names, &stem) {
+            Some(role) => role,
+            None => return Ok(Look::Unread("relations between items are not read yet".into())),
+        },
+    };
+    let (_, rows) = records(head, b'\t', false);
+    let rows = rows.get(1..).unwrap_or_default();
+    let sample = Sample { header: &names, rows };
+    let (mut columns, unread) = assign(source, role, &sample, options, true)?;
+    for column in &mut columns {
+        let kind = typed[column.index].rsplit_once(':').map_or("", |(_, kind)| kind);
+        if let Field::Property(_, property) = &mut column.field {
+            *property = match kind {
+                "token_seq" => columns::PropertyKind::List(" ".into()),
+                "float_seq" => columns::PropertyKind::Numbers(" ".into()),
+                "float" => columns::PropertyKind::Number,
+                _ => columns::PropertyKind::Text,
+            };
+        }
+    }
+    let layout = Layout::Delimited { separator: "\t".into(), quotes: false, header: true, latin1: false };
+    let kind = kind_for(options, &columns);
+    let mut file = file_plan(source, role, layout, &kind, columns, unread);
+    file.part = split.as_ref().map_or(Part::Whole, |s| s.0);
+    Ok(Look::Plan(Box::new(file), split))
+}
+
+/// Rows of a delimited head, and how many of them have the usual number of fields (and what that is).
+fn records(head: &str, separator: u8, quotes: bool) -> ((usize, usize), Vec<Vec<String>>) {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .quoting(quotes)
+        .flexible(true)
+        .has_headers(false)
+        .from_reader(head.as_bytes());
+    let rows: Vec<Vec<String>> = reader
+        .records()
+        .take(ROWS)
+        .filter_map(Result::ok)
+        .map(|r| r.iter().map(str::to_owned).collect())
+        .collect();
+    let mut widths: BTreeMap<usize, usize> = BTreeMap::new();
+    for row in &rows {
+        *widths.entry(row.len()).or_default() += 1;
+    }
+    let usual = widths.into_iter().max_by_key(|&(_, n)| n).unwrap_or((0, 0));
+    (usual, rows)
+}
+
+fn delimited(
+    source: &Source,
+    options: &ImportOptions,
+    head: &str,
+    split: Split,
+) -> Result<Look, ImportError> {
+    let (separator, rows) = separated(options, head);
+    let Some(first) = rows.first() else {
+        return Err(ImportError::Empty { file: source.name() });
+    };
+    let header = has_header(&rows, &source.stem(), options);
+    let layout = Layout::Delimited {
+        quotes: matches!(separator.as_str(), "," | ";" | "\t") || (separator == "|" && header),
+        separator,
+        header,
+        latin1: false,
+    };
+    if header {
+        return table(source, options, layout, first, &rows[1..], split);
+    }
+    let numbers: Vec<String> = (1..=first.len()).map(|n| n.to_string()).collect();
+    if options.map.is_empty() {
+        return headerless(source, options, layout, &numbers, &rows, split);
+    }
+    table(source, options, layout, &numbers, &rows, split)
+}
+
+/// The separator that cuts most rows into the same number of fields, and the rows it makes.
+fn separated(options: &ImportOptions, head: &str) -> (String, Vec<Vec<String>>) {
+    match options.format {
+        Some(Format::Csv) => return (",".into(), records(head, b',', true).1),
+        Some(Format::Tsv) => return ("\t".into(), records(head, b'\t', true).1),
+        _ => {}
+    }
+    let lines: Vec<&str> = head.lines().filter(|l| !l.trim().is_empty()).take(ROWS).collect();
+    if lines.iter().filter(|l| l.contains("::")).count() * 10 >= lines.len() * 9 {
+        let rows = lines.iter().map(|l| l.split("::").map(str::to_owned).collect()).collect();
+        return ("::".into(), rows);
+    }
+    let mut best = (0.0, ",".to_owned(), records(head, b',', true).1);
+    for separator in [b',', b'\t', b';', b'|', b' '] {
+        let ((width, rows_of_width), rows) = records(head, separator, separator != b' ');
+        if width < 2 || rows.is_empty() {
+            continue;
+        }
+        // A blank separates words of text too; it must cut every row alike.
+        let share = rows_of_width as f64 / rows.len() as f64;
+        if separator == b' ' && (share < 1.0 || width > 4) {
+            continue;
+        }
+        if share > best.0 + 0.05 {
+            best = (share, char::from(separator).to_string(), rows);
+        }
+    }
+    (best.1, best.2)
+}
+
+fn is_number(text: &str) -> bool {
+    text.trim().parse::<f64>().is_ok()
+}
+
+/// Whether the first row names columns: it names a user or item, or `--map` uses its names, or it has no number
+/// where the rows below have some.
+fn has_header(rows: &[Vec<String>], stem: &str, options: &ImportOptions) -> bool {
+    let first = &rows[0];
+    if columns::role_of(first, stem).is_some()
+        || options.map.values().any(|c| !is_number(c) && first.contains(c))
+    {
+        return true;
+    }
+    if first.iter().any(|c| is_number(c)) {
+        return false;
+    }
+    let below_has_numbers = rows[1..].iter().any(|r| r.iter().any(|c| is_number(c)));
+    below_has_numbers || options.map.is_empty() || options.map.values().any(|c| !is_number(c))
+}
+
+/// Without a header only the usual order is guessed: user, item, then a value or a time, then a time.
+fn headerless(
+    source: &Source,
+    options: &ImportOptions,
+    layout: Layout,
+    numbers: &[String],
+    rows: &[Vec<String>],
+    split: Split,
+) -> Result<Look, ImportError> {
+    let sample = Sample { header: numbers, rows };
+    let unit = |c: usize| sample.unit(c).filter(|u| *u != TimeUnit::Order);
+    let numeric = |c: usize| rows.iter().all(|r| r.get(c).is_none_or(|v| is_number(v)));
+    let mut columns = vec![Column::new("1", 0, Field::User), Column::new("2", 1, Field::Item)];
+    let mut understood = (2..=4).contains(&numbers.len());
+    for c in 2..numbers.len().min(4) {
+        let field = match unit(c) {
+            Some(unit) if !columns.iter().any(|c| matches!(c.field, Field::At(_))) => Field::At(unit),
+            None if c == 2 && numeric(c) => Field::Value,
+            _ => {
+                understood = false;
+                continue;
+            }
+        };
+        columns.push(Column::new(&numbers[c], c, field));
+    }
+    if !understood {
+        return Err(unknown(source, numbers, rows.first(), &[], &["user", "item"], false));
+    }
+    let kind = options.kind.clone().unwrap_or_else(|| {
+        if columns.iter().any(|c| c.field == Field::Value) { "rating" } else { "view" }.into()
+    });
+    let mut file = file_plan(source, Role::Events, layout, &kind, columns, Vec::new());
+    file.part = split.as_ref().map_or(Part::Whole, |s| s.0);
+    Ok(Look::Plan(Box::new(file), split))
+}
+
+/// A file whose columns have names.
+fn table(
+    source: &Source,
+    options: &ImportOptions,
+    layout: Layout,
+    header: &[String],
+    rows: &[Vec<String>],
+    split: Split,
+) -> Result<Look, ImportError> {
+    let named = header.iter().enumerate().any(|(c, name)| *name != (c + 1).to_string());
+    let mapped =
+        |field: &str| options.map.get(field).is_some_and(|c| header.contains(c) || (!named && is_number(c)));
+    let role = match (mapped("user"), mapped("item"), columns::role_of(header, &source.stem())) {
+        (true, true, _) | (true, _, Some(Role::Items)) | (_, true, Some(Role::Users)) => Role::Events,
+        (true, false, None) => Role::Users,
+        (false, true, None) => Role::Items,
+        (_, _, Some(role)) => role,
+        (false, false, None) => {
+            return Err(unknown(source, header, None, &[], &["user", "item"], named));
+        }
+    };
+    let sample = Sample { header, rows };
+    let (columns, unread) = assign(source, role, &sample, options, named)?;
+    let kind = kind_for(options, &columns);
+    let mut file = file_plan(source, role, layout, &kind, columns, unread);
+    let split = split.filter(|_| role == Role::Events);
+    file.part = split.as_ref().map_or(Part::Whole, |s| s.0);
+    Ok(Look::Plan(Box::new(file), split))
+}
+
+fn assign(
+    source: &Source,
+    role: Role,
+    sample: &Sample<'_>,
+    options: &ImportOptions,
+    named: bool,
+) -> Result<(Vec<Column>, Vec<String>), ImportError> {
+    let (columns, unread) = columns::assign(role, sample, &options.map)
+        .map_err(|p| ImportError::Option(format!("--map: {}", p.join("; "))))?;
+    let missing = columns::missing(role, &columns);
+    if missing.is_empty() {
+        Ok((columns, unread))
+    } else {
+        Err(unknown(source, sample.header, None, &columns, &missing, named))
+    }
+}
+
+fn unknown(
+    source: &Source,
+    header: &[String],
+    example: Option<&Vec<String>>,
+    columns: &[Column],
+    missing: &[&str],
+    named: bool,
+) -> ImportError {
+    let mut shown: Vec<String> = header
+        .iter()
+        .enumerate()
+        .take(20)
+        .map(|(c, name)| match example.and_then(|e| e.get(c)) {
+            Some(value) => format!("{name} (as in `{}`)", super::batch::shown(value)),
+            None => super::batch::shown(name),
+        })
+        .collect();
+    if header.len() > shown.len() {
+        shown.push(format!("… and {} more", header.len() - shown.len()));
+    }
+    ImportError::UnknownColumns {
+        file: source.name(),
+        missing: missing.join(" and "),
+        columns: shown.join(", "),
+        suggestion: columns::suggestion(header, columns, missing, named),
+    }
+}
+
+/// The kind of events that name none: told, or `rating` where the value is a rating.
+fn kind_for(options: &ImportOptions, columns: &[Column]) -> String {
+    if let Some(kind) = &options.kind {
+        return kind.clone();
+    }
+    let rated = columns.iter().any(|c| {
+        c.field == Field::Value
+            && matches!(
+                plain(&c.name).as_str(),
+                "rating" | "ratings" | "score" | "stars" | "star" | "overall" | "bookrating"
+            )
+    });
+    if rated { "rating" } else { "view" }.into()
+}
+
+/// Puts the files together: which are the events, which split is meant, what stays unread.
+fn assemble(
+    path: &Path,
+    options: &ImportOptions,
+    given: Option<String>,
+    looks: Vec<(FilePlan, Split)>,
+    mut unread: Vec<String>,
+) -> Result<Plan, ImportError> {
+    let mut main = Vec::new();
+    let mut tables = Vec::new();
+    let mut splits: BTreeMap<String, Vec<FilePlan>> = BTreeMap::new();
+    for (file, split) in looks {
+        match (file.role, split) {
+            (Role::Events | Role::Candidates, Some((_, name))) => splits.entry(name).or_default().push(file),
+            (Role::Events, None) => main.push(file),
+            _ => tables.push(file),
+        }
+    }
+    let folder = || path.display().to_string();
+    let has = |files: &[FilePlan], part: Part| files.iter().any(|f| f.part == part);
+    let mut guesses = Vec::new();
+    let only_file = main.len() + tables.len() + splits.values().map(Vec::len).sum::<usize>() == 1;
+
+    // A single file is what it is, whatever its name.
+    if only_file && given.is_none() && path.is_file() {
+        let mut file = main.pop().or_else(|| tables.pop()).or_else(|| splits.into_values().flatten().next());
+        if let Some(file) = &mut file {
+            if file.role == Role::Candidates {
+                return Err(ImportError::Option(format!(
+                    "{} holds fixed candidates of a test; give the folder that also holds the training part",
+                    file.source
+                )));
+            }
+            file.part = Part::Whole;
+        }
+        return finish(path, options, file.into_iter().collect(), guesses, unread);
+    }
+
+    let main = choose_main(main, &folder, &mut unread)?;
+    let chosen = match &given {
+        Some(name) => {
+            if !splits.contains_key(name) {
+                let names: Vec<&str> = splits.keys().map(String::as_str).collect();
+                return Err(ImportError::Option(format!(
+                    "{} has no split `{name}`; it has: {}",
+                    folder(),
+                    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+                )));
+            }
+            Some(name.clone())
+        }
+        None if main.is_empty() => {
+            let whole: Vec<&String> =
+                splits.iter().filter(|(_, f)| has(f, Part::Train)).map(|(n, _)| n).collect();
+            match whole.as_slice() {
+                [] => None,
+                [one] => Some((*one).clone()),
+                many if many.iter().any(|n| n.is_empty()) => Some(String::new()),
+                many => {
+                    let names: Vec<&str> = many.iter().map(|n| n.as_str()).collect();
+                    return Err(ImportError::Option(format!(
+                        "{} holds several splits: {}. Choose one with --given NAME",
+                        folder(),
+                        names.join(", ")
+                    )));
+                }
+            }
+        }
+        // One lone test part beside the events is the test of these events.
+        None => {
+            let lone: Vec<&String> =
+                splits.iter().filter(|(_, f)| !has(f, Part::Train)).map(|(n, _)| n).collect();
+            if let [one] = lone.as_slice() { Some((*one).clone()) } else { None }
+        }
+    };
+
+    let mut events = Vec::new();
+    let mut tables_fit = true;
+    match chosen {
+        Some(name) => {
+            let files = splits.remove(&name).unwrap_or_default();
+            if has(&files, Part::Train) {
+                // Another file of the same kind shows that the split numbers items as the tables do.
+                tables_fit = main.is_empty()
+                    || main.iter().any(|m| files.iter().any(|f| same_table(f, m) && !f.columns.is_empty()));
+                unread.extend(main.iter().map(|f| format!("{}: the split `{name}` was asked for", f.source)));
+            } else {
+                events.extend(main);
+                guesses.push(format!(
+                    "{} is the test part of these events",
+                    files.iter().map(|f| f.source.name()).collect::<Vec<_>>().join(", ")
+                ));
+            }
+            events.extend(files);
+        }
+        None => events = main,
+    }
+    if !splits.is_empty() {
+        let names: Vec<String> =
+            splits.keys().map(|n| if n.is_empty() { "train/test".to_owned() } else { n.clone() }).collect();
+        unread.push(format!("splits that came with the files: {} (--given NAME)", names.join(", ")));
+    }
+    if !tables_fit {
+        unread.extend(
+            tables.drain(..).map(|f| format!("{}: the split may number items in its own way", f.source)),
+        );
+    }
+    events.sort_by_key(|f| f.part as u8);
+    tables.sort_by_key(|f| (f.role as u8, order_of_table(f)));
+    // Pictures alone are no data set.
+    if events.is_empty() && (tables.iter().all(|f| f.role == Role::Images)) {
+        let details = unread.iter().map(|u| format!("  {u}")).collect::<Vec<_>>().join("\n");
+        return Err(ImportError::NoEvents { folder: folder(), details });
+    }
+    if events.is_empty() {
+        guesses.push("no file holds events; only the catalogue is read".into());
+    }
+    events.extend(tables);
+    finish(path, options, events, guesses, unread)
+}
+
+/// Tables with a title come first: the first file that says something is believed.
+fn order_of_table(file: &FilePlan) -> bool {
+    !file.columns.iter().any(|c| matches!(&c.field, Field::Property(name, _) if name == "title"))
+}
+
+fn same_table(a: &FilePlan, b: &FilePlan) -> bool {
+    a.layout == b.layout && a.columns == b.columns
+}
+
+/// The files that hold the events, of all that could.
+fn choose_main(
+    mut main: Vec<FilePlan>,
+    folder: &dyn Fn() -> String,
+    unread: &mut Vec<String>,
+) -> Result<Vec<FilePlan>, ImportError> {
+    const HINTS: [&str; 12] = [
+        "ratings",
+        "u.data",
+        ".inter",
+        "interactions",
+        "events",
+        "feedback",
+        "sequences",
+        "sequential",
+        "reviews",
+        "clicks",
+        "transactions",
+        "rating",
+    ];
+    // Files with one and the same header are parts of one table; without a header likeness says nothing.
+    let one_table = |f: &FilePlan| {
+        same_table(f, &main[0]) && !matches!(f.layout, Layout::List | Layout::Delimited { header: false, .. })
+    };
+    if main.len() <= 1 || main.iter().all(one_table) {
+        return Ok(main);
+    }
+    let rank = |f: &FilePlan| {
+        let stem = f.source.stem();
+        HINTS.iter().position(|h| stem.contains(h)).unwrap_or(usize::MAX)
+    };
+    main.sort_by_key(&rank);
+    let best = rank(&main[0]);
+    let chosen = main.iter().filter(|f| rank(f) == best).count();
+    let clear = best != usize::MAX && main[..chosen].iter().all(|f| same_table(f, &main[0]));
+    if !clear {
+        let names: Vec<String> = main.iter().map(|f| f.source.name()).collect();
+        return Err(ImportError::Ambiguous { folder: folder(), files: names.join(", ") });
+    }
+    for other in main.drain(chosen..) {
+        unread.push(format!("{}: {} looks more like the events", other.source, HINTS[best]));
+    }
+    Ok(main)
+}
+
+fn finish(
+    path: &Path,
+    options: &ImportOptions,
+    files: Vec<FilePlan>,
+    mut guesses: Vec<String>,
+    unread: Vec<String>,
+) -> Result<Plan, ImportError> {
+    for (field, column) in &options.map {
+        let used = files
+            .iter()
+            .any(|f| f.columns.iter().any(|c| c.name == *column || (c.index + 1).to_string() == *column));
+        if !used {
+            let names: BTreeSet<String> = files
+                .iter()
+                .flat_map(|f| f.columns.iter().map(|c| c.name.clone()).chain(f.unread.iter().cloned()))
+                .collect();
+            return Err(ImportError::Option(format!(
+                "--map {field}={column}: there is no column `{column}`; the columns are {}",
+                names.into_iter().collect::<Vec<_>>().join(", ")
+            )));
+        }
+    }
+    let format = options.format.unwrap_or_else(|| format_of(&files));
+    let lists = files.iter().any(|f| f.layout == Layout::List);
+    let ordered = lists && (format == Format::Sequences);
+    for file in &files {
+        if let Layout::Delimited { header: false, .. } = file.layout
+            && file.role == Role::Events
+            && format != Format::Movielens
+            && options.map.is_empty()
+        {
+            guesses.push(format!("{} has no header; its columns are taken in the usual order", file.source));
+        }
+        if file.role == Role::Events && file.columns.iter().any(|c| c.field == Field::At(TimeUnit::Order)) {
+            guesses.push(format!("the times of {} are small numbers; only their order is used", file.source));
+        }
+    }
+    let positive = match &options.positive {
+        None => None,
+        Some(text) => Some(positive(text, options, &files)?),
+    };
+    Ok(Plan {
+        name: name_of(path),
+        format,
+        files,
+        ordered,
+        guesses,
+        unread,
+        positive,
+        strict: options.strict,
+        max_problems: options.max_problems,
+    })
+}
+
+/// `rating>=4` as a rule on the value of a kind.
+fn positive(
+    text: &str,
+    options: &ImportOptions,
+    files: &[FilePlan],
+) -> Result<(String, String), ImportError> {
+    let condition = Condition::parse(text).ok_or_else(|| {
+        ImportError::Option(format!("--positive must read like `rating>=4`, received `{text}`"))
+    })?;
+    let value = files.iter().flat_map(|f| &f.columns).find(|c| c.field == Field::Value);
+    let known = matches!(condition.field.as_str(), "rating" | "value")
+        || value.is_some_and(|c| c.name == condition.field);
+    if !known || value.is_none() {
+        let columns = value.map_or_else(|| "none".to_owned(), |c| format!("`{}`", c.name));
+        return Err(ImportError::Option(format!(
+            "--positive {text}: expected the column that holds values ({columns}), received `{}`",
+            condition.field
+        )));
+    }
+    let events = files.iter().find(|f| f.role == Role::Events);
+    let kind =
+        options.kind.clone().or_else(|| events.map(|f| f.kind.clone())).unwrap_or_else(|| "rating".into());
+    let sign_and_number = &text[text.find(['<', '>', '=']).unwrap_or(0)..];
+    Ok((kind, format!("value {}", sign_and_number.trim())))
+}
+
+fn format_of(files: &[FilePlan]) -> Format {
+    let Some(first) = files.first() else { return Format::Csv };
+    let stem = first.source.stem();
+    match &first.layout {
+        Layout::List if first.part == Part::Whole => Format::Sequences,
+        Layout::List | Layout::Candidates => Format::Pairs,
+        Layout::Json => Format::Jsonl,
+        Layout::Gorse => Format::Gorse,
+        Layout::Parquet => Format::Parquet,
+        Layout::Tar => Format::Csv,
+        Layout::Delimited { separator, .. } => {
+            let recbole = [".inter", ".item", ".user"].iter().any(|e| stem.ends_with(e));
+            let family = ["u.data", "u.item", "u.user", "ratings.dat", "movies.dat", "users.dat"]
+                .contains(&stem.as_str())
+                || files.iter().any(|f| f.source.stem() == "movies.csv" && f.columns.len() == 3)
+                || (stem.starts_with('u') && (stem.ends_with(".base") || stem.ends_with(".test")));
+            if family {
+                Format::Movielens
+            } else if recbole {
+                Format::Recbole
+            } else if separator == "," || separator == ";" {
+                Format::Csv
+            } else {
+                Format::Tsv
+            }
+        }
+    }
+}
+
+/// The folder's name, or the file's up to its first dot.
+fn name_of(path: &Path) -> String {
+    let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = absolute.file_name().map_or_else(|| "data".to_owned(), |n| n.to_string_lossy().into_owned());
+    if path.is_dir() {
+        return name;
+    }
+    name.split('.').find(|p| !p.is_empty()).unwrap_or("data").to_owned()
+}
