@@ -2,11 +2,15 @@
 
 pub mod filter;
 pub mod import;
+pub mod log;
 pub mod rules;
 pub mod snapshot;
 pub mod split;
+pub mod store;
 
 pub use filter::{Dedupe, Filters};
+pub use log::{Log, LogError, LogOptions};
 pub use rules::{Condition, RuleError, Weigher};
 pub use snapshot::{Events, Interactions, KindRule, KindRules, Snapshot, TimeQuality};
 pub use split::{Holdout, Leak, LeftOut, Split, SplitError, SplitRule, SplitSpec};
+pub use store::StoreEngine;
