@@ -1,5 +1,6 @@
 //! The log and what is read from it: import and export, snapshots, splits, the sample world.
 
+pub mod doctor;
 pub mod filter;
 pub mod import;
 pub mod log;
@@ -8,6 +9,7 @@ pub mod snapshot;
 pub mod split;
 pub mod store;
 
+pub use doctor::{Diagnosis, doctor};
 pub use filter::{Dedupe, Filters};
 pub use log::{Log, LogError, LogOptions};
 pub use rules::{Condition, RuleError, Weigher};

@@ -22,8 +22,6 @@ pub struct Row {
     pub value: Option<f64>,
     /// Index into [`Batch::extras`], or `u32::MAX`.
     pub extra: u32,
-    /// Place of the record in its file, from 1.
-    pub record: u64,
 }
 
 /// What few events carry.
@@ -70,8 +68,6 @@ pub struct Batch {
     pub problems: Problems,
     /// Rows left out.
     pub skipped: u64,
-    /// Records of the file seen up to the end of this batch.
-    pub records: u64,
     /// Name of the file, for problems.
     pub file: std::sync::Arc<str>,
 }
@@ -90,7 +86,6 @@ impl Batch {
             part,
             problems: Problems::new(keep),
             skipped: 0,
-            records: 0,
             file: std::sync::Arc::clone(file),
         }
     }

@@ -106,6 +106,14 @@ pub struct Column {
 }
 
 impl Column {
+    /// The index of a key that no row looked at had, and that is understood if it comes later.
+    pub(super) const LATER: usize = usize::MAX;
+
+    /// Whether rows that were looked at had it.
+    pub fn seen(&self) -> bool {
+        self.index != Column::LATER
+    }
+
     pub fn new(name: &str, index: usize, field: Field) -> Column {
         Column { name: name.to_owned(), index, field }
     }

@@ -23,7 +23,6 @@ pub struct Reader {
     header: Option<usize>,
     header_pending: bool,
     rows: RowMaker,
-    records: u64,
 }
 
 impl Reader {
@@ -35,7 +34,6 @@ impl Reader {
             header,
             header_pending: header.is_some(),
             rows,
-            records: 0,
         }
     }
 
@@ -66,14 +64,12 @@ impl Reader {
                 if self.header_pending {
                     self.header_pending = false;
                 } else {
-                    self.records += 1;
                     self.record(&text, &cells, line, batch);
                 }
             }
             at = next;
             line += lines;
         }
-        batch.records = self.records;
         batch.text = text;
     }
 
@@ -89,7 +85,7 @@ impl Reader {
             );
             return;
         }
-        self.rows.row(text, cells, line, self.records, batch);
+        self.rows.row(text, cells, line, batch);
     }
 
     /// Fields of the line `start..end`; none where the line is blank.
@@ -225,24 +221,18 @@ impl RowMaker {
         self.columns.iter().find(|c| c.index == index).map_or("", |c| &c.name)
     }
 
-    pub fn row(&self, text: &str, cells: &[Cell], line: u64, record: u64, batch: &mut Batch) {
+    pub fn row(&self, text: &str, cells: &[Cell], line: u64, batch: &mut Batch) {
         match self.role {
             Role::Items | Role::Users => self.entity(text, cells, line, batch),
             _ => {
-                if let Err((index, reason)) = self.event(text, cells, record, batch) {
+                if let Err((index, reason)) = self.event(text, cells, batch) {
                     batch.skip(line, index.map(|i| self.name(i)), reason);
                 }
             }
         }
     }
 
-    fn event(
-        &self,
-        text: &str,
-        cells: &[Cell],
-        record: u64,
-        batch: &mut Batch,
-    ) -> Result<(), (Option<usize>, String)> {
+    fn event(&self, text: &str, cells: &[Cell], batch: &mut Batch) -> Result<(), (Option<usize>, String)> {
         let id = |what, index: Option<usize>| {
             let index = index.ok_or_else(|| (None, format!("no column holds the {what}")))?;
             let cell = cells.get(index).ok_or_else(|| {
@@ -283,7 +273,7 @@ impl RowMaker {
             }
             batch.add_extra(extra)
         };
-        batch.rows.push(Row { user, item, kind, at, value, extra, record });
+        batch.rows.push(Row { user, item, kind, at, value, extra });
         Ok(())
     }
 

@@ -298,7 +298,48 @@ fn json(source: &Source, options: &ImportOptions, head: &str, split: Split) -> R
                 .collect()
         })
         .collect();
-    table(source, options, Layout::Json, &header, &rows, split)
+    let look = table(source, options, Layout::Json, &header, &rows, split)?;
+    Ok(match look {
+        Look::Plan(mut file, split) => {
+            add_own_keys(&mut file, &header);
+            Look::Plan(file, split)
+        }
+        unread => unread,
+    })
+}
+
+/// Keys of our own format may come later than the rows that were looked at.
+fn add_own_keys(file: &mut FilePlan, header: &[String]) {
+    let own = if file.role == Role::Events {
+        vec![
+            ("kind", Field::Kind),
+            ("at", Field::At(TimeUnit::Iso)),
+            ("value", Field::Value),
+            ("id", Field::Id),
+            ("slate", Field::Slate),
+            ("position", Field::Position),
+            ("session", Field::Session),
+            ("context", Field::Bag),
+            ("text", Field::Text),
+        ]
+    } else {
+        vec![
+            ("hidden", Field::Hidden),
+            ("expires", Field::Expires(TimeUnit::Iso)),
+            ("at", Field::At(TimeUnit::Iso)),
+            ("properties", Field::Bag),
+        ]
+    };
+    for (key, field) in own {
+        let taken =
+            file.columns.iter().any(|c| std::mem::discriminant(&c.field) == std::mem::discriminant(&field));
+        if !taken
+            && !header.iter().any(|k| k == key)
+            && (file.role != Role::Users || !matches!(key, "hidden" | "expires"))
+        {
+            file.columns.push(Column::new(key, Column::LATER, field));
+        }
+    }
 }
 
 fn recbole(source: &Source, options: &ImportOptions, head: &str, split: Split) -> Result<Look, ImportError> {
@@ -755,9 +796,9 @@ fn finish(
     unread: Vec<String>,
 ) -> Result<Plan, ImportError> {
     for (field, column) in &options.map {
-        let used = files
-            .iter()
-            .any(|f| f.columns.iter().any(|c| c.name == *column || (c.index + 1).to_string() == *column));
+        let used = files.iter().any(|f| {
+            f.columns.iter().any(|c| c.name == *column || (c.index.wrapping_add(1)).to_string() == *column)
+        });
         if !used {
             let names: BTreeSet<String> = files
                 .iter()

@@ -8,34 +8,28 @@ use sommelier_core::{Item, Time, User, check_id};
 use std::collections::BTreeMap;
 
 /// Parses the lines in `batch.text`.
-pub fn parse(batch: &mut Batch, first_line: u64, records: &mut u64) {
+pub fn parse(batch: &mut Batch, first_line: u64) {
     let text = std::mem::take(&mut batch.text);
     for (line, row) in (first_line..).zip(text.split('\n')) {
         let row = row.trim();
         if row.is_empty() {
             continue;
         }
-        *records += 1;
         match serde_json::from_str::<Map<String, Value>>(row) {
             Err(e) => batch.skip(line, None, words(row, &e)),
             Ok(map) => {
                 let map: BTreeMap<String, Value> =
                     map.into_iter().map(|(key, value)| (plain(&key), value)).collect();
-                if let Err((field, reason)) = object(map, *records, batch) {
+                if let Err((field, reason)) = object(map, batch) {
                     batch.skip(line, Some(field), reason);
                 }
             }
         }
     }
-    batch.records = *records;
     batch.text = text;
 }
 
-fn object(
-    mut map: BTreeMap<String, Value>,
-    record: u64,
-    batch: &mut Batch,
-) -> Result<(), (&'static str, String)> {
+fn object(mut map: BTreeMap<String, Value>, batch: &mut Batch) -> Result<(), (&'static str, String)> {
     let at = match map.remove("timestamp") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) if text.is_empty() || text.starts_with("0001-01-01") => None,
@@ -67,7 +61,7 @@ fn object(
         };
         let extra = batch.add_extra(Extra { text: comment, ..Extra::default() });
         let (user, item, kind) = (batch.add_text(&user), batch.add_text(&item), batch.add_text(&kind));
-        batch.rows.push(Row { user, item, kind, at, value, extra, record });
+        batch.rows.push(Row { user, item, kind, at, value, extra });
         return Ok(());
     }
     let mut properties = Map::new();

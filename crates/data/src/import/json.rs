@@ -12,14 +12,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// Parses the lines in `batch.text`.
-pub fn parse(
-    batch: &mut Batch,
-    first_line: u64,
-    role: Role,
-    columns: &[Column],
-    kind: &str,
-    records: &mut u64,
-) {
+pub fn parse(batch: &mut Batch, first_line: u64, role: Role, columns: &[Column], kind: &str) {
     let text = std::mem::take(&mut batch.text);
     let kind = batch.add_text(kind);
     for (line, row) in (first_line..).zip(text.split('\n')) {
@@ -27,7 +20,6 @@ pub fn parse(
         if row.is_empty() {
             continue;
         }
-        *records += 1;
         if role == Role::Events {
             let mut draft = Draft::default();
             let seed = EventSeed { columns, draft: &mut draft, batch };
@@ -35,7 +27,7 @@ pub fn parse(
                 Err(reason) => batch.skip(line, None, reason),
                 Ok(Err((field, reason))) => batch.skip(line, Some(&field), reason),
                 Ok(Ok(())) => {
-                    if let Err(reason) = draft.finish(kind, *records, batch) {
+                    if let Err(reason) = draft.finish(kind, batch) {
                         batch.skip(line, None, reason);
                     }
                 }
@@ -47,7 +39,6 @@ pub fn parse(
             }
         }
     }
-    batch.records = *records;
     batch.text = text;
 }
 

@@ -5,13 +5,12 @@ use memchr::memchr_iter;
 use sommelier_core::check_id;
 
 /// `user item item …` with blanks between; a user alone on a line has no events.
-pub fn parse(batch: &mut Batch, first_line: u64, kind: &str, records: &mut u64) {
+pub fn parse(batch: &mut Batch, first_line: u64, kind: &str) {
     let text = std::mem::take(&mut batch.text);
     let kind = batch.add_text(kind);
     for (line, start, end) in lines(&text, first_line) {
         let mut ids = words(&text, start, end);
         let Some(user) = ids.next() else { continue };
-        *records += 1;
         if let Err(e) = check_id("user", batch.get_in(&text, user)) {
             batch.skip(line, Some("user"), e.to_string());
             continue;
@@ -21,29 +20,19 @@ pub fn parse(batch: &mut Batch, first_line: u64, kind: &str, records: &mut u64) 
                 batch.warn(line, Some("item"), format!("{e}; the rest of the line was kept"));
                 continue;
             }
-            batch.rows.push(Row {
-                user,
-                item,
-                kind,
-                at: None,
-                value: None,
-                extra: u32::MAX,
-                record: *records,
-            });
+            batch.rows.push(Row { user, item, kind, at: None, value: None, extra: u32::MAX });
         }
     }
-    batch.records = *records;
     batch.text = text;
 }
 
 /// `user positive other other …`, between tabs or blanks. The positive is also an event.
-pub fn parse_candidates(batch: &mut Batch, first_line: u64, kind: &str, records: &mut u64) {
+pub fn parse_candidates(batch: &mut Batch, first_line: u64, kind: &str) {
     let text = std::mem::take(&mut batch.text);
     let kind = batch.add_text(kind);
     for (line, start, end) in lines(&text, first_line) {
         let ids: Vec<Span> = words(&text, start, end).collect();
         let [user, items @ ..] = ids.as_slice() else { continue };
-        *records += 1;
         let Some(&item) = items.first() else {
             batch.skip(
                 line,
@@ -61,18 +50,9 @@ pub fn parse_candidates(batch: &mut Batch, first_line: u64, kind: &str, records:
             batch.skip(line, None, e.to_string());
             continue;
         }
-        batch.rows.push(Row {
-            user: *user,
-            item,
-            kind,
-            at: None,
-            value: None,
-            extra: u32::MAX,
-            record: *records,
-        });
+        batch.rows.push(Row { user: *user, item, kind, at: None, value: None, extra: u32::MAX });
         batch.candidates.push(row);
     }
-    batch.records = *records;
     batch.text = text;
 }
 

@@ -10,6 +10,7 @@ mod columns;
 mod delimited;
 mod detect;
 mod gorse;
+// mod into_log;
 mod json;
 mod lists;
 mod memory;
@@ -24,8 +25,10 @@ mod times;
 
 pub use columns::{Column, Field, PropertyKind};
 pub use detect::detect;
+// pub use into_log::import_into;
 pub use memory::{load, load_plan};
 pub use plan::{FilePlan, Layout, Part, Plan, Role};
+pub(crate) use report::grouped;
 pub use report::{ImportReport, Problem};
 pub use source::Source;
 pub use times::TimeUnit;

@@ -65,7 +65,6 @@ pub fn parse(
         } else {
             entities(file, &rows, &mut record, &mut batch);
         }
-        batch.records = record;
         if !emit(batch) {
             break;
         }
@@ -123,7 +122,7 @@ fn events(
         match wrong {
             Some((column, reason)) => batch.skip(*record, Some(&column.name), reason),
             None => {
-                if let Err(reason) = draft.finish(kind, *record, batch) {
+                if let Err(reason) = draft.finish(kind, batch) {
                     batch.skip(*record, None, reason);
                 }
             }

@@ -122,12 +122,12 @@ impl fmt::Display for Plan {
                 Layout::Candidates => writeln!(f, "    each line: user, item to find, other candidates")?,
                 Layout::Tar => writeln!(f, "    each picture is named after its item")?,
                 _ => {
-                    for column in &file.columns {
+                    for column in file.columns.iter().filter(|c| c.seen()) {
                         writeln!(f, "    {column}")?;
                     }
                 }
             }
-            let names_no_kind = !file.columns.iter().any(|c| c.field == super::Field::Kind);
+            let names_no_kind = !file.columns.iter().any(|c| c.seen() && c.field == super::Field::Kind);
             if file.role == Role::Events && names_no_kind && file.layout != Layout::Gorse {
                 writeln!(f, "    kind: always `{}`", file.kind)?;
             }

@@ -67,6 +67,8 @@ pub struct ImportReport {
     pub duplicates: u64,
     /// Events that carried no time although others did; they count as happening now.
     pub without_time: u64,
+    /// Events that an earlier run of the same import had stored.
+    pub resumed: u64,
     /// The first problems; `problems_total` counts all.
     pub problems: Vec<Problem>,
     pub problems_total: u64,
@@ -89,6 +91,9 @@ impl fmt::Display for ImportReport {
         )?;
         if self.duplicates > 0 {
             writeln!(f, "{} duplicates left out", grouped(self.duplicates))?;
+        }
+        if self.resumed > 0 {
+            writeln!(f, "{} events were there from an earlier run of this import", grouped(self.resumed))?;
         }
         if self.without_time > 0 {
             writeln!(f, "{} events without a time count as happening now", grouped(self.without_time))?;

@@ -120,7 +120,6 @@ fn parse(
     };
     let latin1 = matches!(file.layout, Layout::Delimited { latin1: true, .. });
     let io = |source: io::Error| ImportError::Io { path: file.source.path.clone(), source };
-    let mut records = 0;
     file.source.read(read, |stream| {
         let mut blocks = Blocks::new(stream, quoted_after);
         while let Some(block) = blocks.next().map_err(io)? {
@@ -130,12 +129,10 @@ fn parse(
             report(&mut batch, problems);
             match (&file.layout, &mut reader) {
                 (_, Some(reader)) => reader.parse(&mut batch, first_line),
-                (Layout::List, _) => lists::parse(&mut batch, first_line, &file.kind, &mut records),
-                (Layout::Candidates, _) => {
-                    lists::parse_candidates(&mut batch, first_line, &file.kind, &mut records)
-                }
-                (Layout::Gorse, _) => gorse::parse(&mut batch, first_line, &mut records),
-                _ => json::parse(&mut batch, first_line, file.role, &file.columns, &file.kind, &mut records),
+                (Layout::List, _) => lists::parse(&mut batch, first_line, &file.kind),
+                (Layout::Candidates, _) => lists::parse_candidates(&mut batch, first_line, &file.kind),
+                (Layout::Gorse, _) => gorse::parse(&mut batch, first_line),
+                _ => json::parse(&mut batch, first_line, file.role, &file.columns, &file.kind),
             }
             if !emit(batch) {
                 break;

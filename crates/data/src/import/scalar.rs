@@ -142,12 +142,12 @@ impl Draft {
         Ok(())
     }
 
-    pub fn finish(self, default_kind: Span, record: u64, batch: &mut Batch) -> Result<(), String> {
+    pub fn finish(self, default_kind: Span, batch: &mut Batch) -> Result<(), String> {
         let user = self.user.ok_or("the row has no user")?;
         let item = self.item.ok_or("the row has no item")?;
         let extra = batch.add_extra(self.extra);
         let kind = self.kind.unwrap_or(default_kind);
-        batch.rows.push(Row { user, item, kind, at: self.at, value: self.value, extra, record });
+        batch.rows.push(Row { user, item, kind, at: self.at, value: self.value, extra });
         Ok(())
     }
 }

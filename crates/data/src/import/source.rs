@@ -79,15 +79,21 @@ impl Source {
     /// The first decompressed bytes, at most `limit`. A stream that breaks gives what came before the break.
     pub fn head(&self, limit: usize) -> Result<Vec<u8>, ImportError> {
         let mut head = Vec::new();
-        self.read(&Arc::default(), |stream| {
+        let broken = self.read(&Arc::default(), |stream| {
             let mut chunk = [0u8; 8192];
             while head.len() < limit {
                 match stream.read(&mut chunk) {
-                    Ok(0) | Err(_) => break,
+                    Ok(0) => return None,
                     Ok(n) => head.extend_from_slice(&chunk[..n]),
+                    Err(e) => return Some(e),
                 }
             }
+            None
         })?;
+        if let (true, Some(e)) = (head.is_empty(), broken) {
+            let reason = format!("the file is damaged from the beginning: {e}");
+            return Err(ImportError::Unreadable { file: self.name(), reason });
+        }
         head.truncate(limit);
         Ok(head)
     }
