@@ -8,6 +8,7 @@ pub mod rules;
 pub mod snapshot;
 pub mod split;
 pub mod store;
+pub mod world;
 
 pub use doctor::{Diagnosis, doctor};
 pub use filter::{Dedupe, Filters};
