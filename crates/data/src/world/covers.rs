@@ -168,6 +168,12 @@ fn panel(
     author: &str,
     year: Option<i64>,
 ) {
+    // What is drawn in the middle would hide behind the panel.
+    let motif = match motif {
+        Motif::Petals => Motif::Leaves,
+        Motif::Geometry => Motif::Contours,
+        other => other,
+    };
     draw(
         svg,
         motif,
