@@ -1,6 +1,8 @@
 //! One enum of all model configs: what a recipe's `[model]` table holds.
 
-use crate::{EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model, PopularityConfig, Weights};
+use crate::{
+    BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model, PopularityConfig, Weights,
+};
 use serde::{Deserialize, Serialize};
 use sommelier_core::FitContext;
 use sommelier_data::snapshot::Snapshot;
@@ -55,6 +57,7 @@ models! {
     ItemKnn(ItemKnnConfig) = "item_knn",
     Ease(EaseConfig) = "ease",
     Ials(IalsConfig) = "ials",
+    Bpr(BprConfig) = "bpr",
 }
 
 #[cfg(test)]

@@ -20,9 +20,11 @@ use crate::{FitError, LoadError, Model, Weights};
 use faer::{Mat, Side};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sommelier_core::{Allowed, Candidate, Csr, Explain, FitContext, ItemIx, ResolvedQuery, Retrieve, Rng, Score};
+use sommelier_core::{
+    Allowed, Candidate, Csr, Explain, FitContext, ItemIx, ResolvedQuery, Retrieve, Rng, Score,
+};
 use sommelier_data::snapshot::Snapshot;
-use sommelier_nn::kernel::{self, Layout};
+use sommelier_nn::kernel::{self, Layout, NotPositive};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a row's normal equations are solved while fitting. Queries are always solved exactly.
@@ -314,15 +316,17 @@ impl Row {
 
     fn solve_by_dimension(&mut self, x: &mut [f32]) {
         x.fill(0.0);
-        let dim = self.base.len();
-        for (row, &w) in self.seen.chunks_exact(dim).zip(&self.weight) {
+        for (row, &w) in self.seen.chunks_exact(self.base.len()).zip(&self.weight) {
             kernel::axpy(w, row, x);
         }
-        self.solve_for(x);
+        match self.factorise() {
+            Ok(()) => kernel::cholesky_solve(&self.square, self.base.len(), x),
+            Err(_) => x.fill(0.0),
+        }
     }
 
-    /// b ← H⁻¹ b; zero where H is not positive definite in `f32`, which λ > 0 prevents.
-    fn solve_for(&mut self, b: &mut [f32]) {
+    /// `square` ← the Cholesky factor of H. Fails where H is not positive definite in `f32`, which λ > 0 prevents.
+    fn factorise(&mut self) -> Result<(), NotPositive> {
         let dim = self.base.len();
         self.square.clear();
         self.square.resize(dim * dim, 0.0);
@@ -330,11 +334,7 @@ impl Row {
         for l in 0..dim {
             self.square[l * dim + l] += self.base[l];
         }
-        if kernel::cholesky(&mut self.square, dim).is_ok() {
-            kernel::cholesky_solve(&self.square, dim, b);
-        } else {
-            b.fill(0.0);
-        }
+        kernel::cholesky(&mut self.square, dim)
     }
 }
 
@@ -436,19 +436,33 @@ impl Retrieve for Ials {
 impl Explain for Ials {
     /// Exact (Hu et al., section 5): item i of the history carries α r_i y_jᵀ H⁻¹ y_i of j's score.
     fn contributions(&self, q: &ResolvedQuery, item: ItemIx, limit: usize) -> Vec<(ItemIx, f32)> {
+        self.contributions_many(q, &[item], limit).pop().unwrap_or_default()
+    }
+
+    /// H is factorised once for all of them.
+    fn contributions_many(
+        &self,
+        q: &ResolvedQuery,
+        items: &[ItemIx],
+        limit: usize,
+    ) -> Vec<Vec<(ItemIx, f32)>> {
         let profile = known_profile(q, self.factors.items(), true);
-        let similar = q.history.is_empty();
-        if profile.is_empty() || similar || item.ix() >= self.factors.items() {
-            return Vec::new();
-        }
         let mut row = self.row(&profile);
-        let mut toward = self.factors.vector(item.ix()).to_vec();
-        row.solve_for(&mut toward);
-        let shares = profile
-            .iter()
-            .zip(&row.weight)
-            .map(|(&(i, _), &w)| (ItemIx(i as u32), w * kernel::dot(&toward, self.factors.vector(i))));
-        largest(shares.collect(), limit)
+        if profile.is_empty() || q.history.is_empty() || row.factorise().is_err() {
+            return vec![Vec::new(); items.len()];
+        }
+        let shares_of = |item: &ItemIx| {
+            if item.ix() >= self.factors.items() {
+                return Vec::new();
+            }
+            let mut toward = self.factors.vector(item.ix()).to_vec();
+            kernel::cholesky_solve(&row.square, toward.len(), &mut toward);
+            let share = |(&(i, _), w): (&(usize, f32), &f32)| {
+                (ItemIx(i as u32), w * kernel::dot(&toward, self.factors.vector(i)))
+            };
+            largest(profile.iter().zip(&row.weight).map(share).collect(), limit)
+        };
+        items.iter().map(shares_of).collect()
     }
 }
 

@@ -19,6 +19,7 @@ mod model;
 mod similarity;
 mod weights;
 
+mod bpr;
 mod ease;
 mod ials;
 mod item_knn;
@@ -29,6 +30,7 @@ pub use model::{FitError, LoadError, Model};
 pub use similarity::{Measure, Weighting};
 pub use weights::{Array, Weights};
 
+pub use bpr::{Bpr, BprConfig, Negatives};
 pub use ease::{Ease, EaseConfig};
 pub use ials::{Ials, IalsConfig, Solver};
 pub use item_knn::{ItemKnn, ItemKnnConfig, Keep};

@@ -86,6 +86,7 @@ impl Similarity {
                 return Err(FitError::NoData(why.into()));
             }
         }
+        drop_zeros(&mut out);
         Ok(out)
     }
 
@@ -135,6 +136,24 @@ fn weigh(rows: &mut Csr, options: &Similarity) {
     }
 }
 
+/// An entry of zero takes no part in any inner product.
+fn drop_zeros(rows: &mut Csr) {
+    let mut kept = 0;
+    let mut start = 0;
+    for r in 0..rows.rows() {
+        for e in start..rows.ptr[r + 1] {
+            if rows.value[e] != 0.0 {
+                (rows.index[kept], rows.value[kept]) = (rows.index[e], rows.value[e]);
+                kept += 1;
+            }
+        }
+        start = rows.ptr[r + 1];
+        rows.ptr[r + 1] = kept;
+    }
+    rows.index.truncate(kept);
+    rows.value.truncate(kept);
+}
+
 fn take_off_column_means(rows: &mut Csr) {
     let mut sums = vec![(0f64, 0usize); rows.cols];
     for (&c, &v) in rows.index.iter().zip(&rows.value) {
@@ -164,7 +183,7 @@ pub fn neighbours(rows: &Csr, options: &Similarity, ctx: &FitContext) -> Result<
     let lists: Vec<Vec<(u32, f32)>> = (0..n)
         .into_par_iter()
         .map_init(
-            || (vec![0f32; n], Vec::new()),
+            || (vec![UNTOUCHED; n], vec![0u32; n + 1]),
             |(sums, touched), r| {
                 if r % 64 == 0 {
                     ctx.progress.at(done.fetch_add(64, Ordering::Relaxed));
@@ -187,31 +206,36 @@ pub fn neighbours(rows: &Csr, options: &Similarity, ctx: &FitContext) -> Result<
     Ok(out)
 }
 
-/// The neighbours of row `r`, by index. `sums` is zero everywhere before and after.
+/// A sum nothing was added to: minus zero, which adding a number other than minus zero never leaves behind.
+const UNTOUCHED: f32 = -0.0;
+
+/// The neighbours of row `r`, by index. `sums` is untouched everywhere before and after.
 fn nearest(
     r: usize,
     rows: &Csr,
     columns: &Csr,
     sizes: &[f32],
     options: &Similarity,
-    (sums, touched): (&mut [f32], &mut Vec<u32>),
+    (sums, touched): (&mut [f32], &mut [u32]),
 ) -> Vec<(u32, f32)> {
-    touched.clear();
+    let mut count = 0;
     let (index, value) = rows.row(r);
     for (&c, &x) in index.iter().zip(value) {
         let (others, values) = columns.row(c as usize);
         for (&other, &y) in others.iter().zip(values) {
+            // Noted on every visit, counted on the first: no branch to mispredict.
             let sum = &mut sums[other as usize];
-            if *sum == 0.0 {
-                touched.push(other);
+            if let Some(next) = touched.get_mut(count) {
+                *next = other;
             }
+            count += usize::from(sum.to_bits() == UNTOUCHED.to_bits());
             *sum += x * y;
         }
     }
     let mut best = TopK::new(options.top_k);
     let everything = Allowed::everything();
-    for &other in &*touched {
-        let d = std::mem::take(&mut sums[other as usize]);
+    for &other in &touched[..count.min(touched.len())] {
+        let d = std::mem::replace(&mut sums[other as usize], UNTOUCHED);
         let similarity = options.of(d, sizes[r], sizes[other as usize]);
         if similarity > 0.0 && other as usize != r {
             best.offer(similarity, other, &everything);

@@ -8,7 +8,7 @@ mod vector;
 
 pub use blas::{Layout, gemm};
 pub use spd::{NotPositive, cholesky, cholesky_solve, mirror_scaled, spd_inverse_in_place};
-pub use vector::{axpy, bpr_step, dot, dot_rows, gram_apply, select_above, syrk_lower};
+pub use vector::{axpy, bpr_steps, dot, dot_rows, gram_apply, select_above, syrk_lower};
 
 /// Instruction sets a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
