@@ -1,6 +1,7 @@
 //! The log and what is read from it: import and export, snapshots, splits, the sample world.
 
 pub mod doctor;
+pub mod export;
 pub mod filter;
 pub mod import;
 pub mod log;

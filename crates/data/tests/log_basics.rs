@@ -17,7 +17,8 @@ fn appended_events_survive_a_reopen_on_both_engines() {
             let log = Log::open(dir.path(), &options).unwrap();
             let mut event = Event::new("u1", "i1", "view");
             event.id = Some("e1".into());
-            let appended = log.append(vec![event.clone(), event, Event::new("u1", "i2", "buy")], now()).unwrap();
+            let appended =
+                log.append(vec![event.clone(), event, Event::new("u1", "i2", "buy")], now()).unwrap();
             assert_eq!((appended.stored, appended.duplicates, appended.offset), (2, 1, 2));
             assert_eq!(appended.repeated, [1]);
             let busy = Log::open(dir.path(), &options).err().unwrap();

@@ -55,8 +55,10 @@ fn item_object(item: Item, report: &mut ExportReport) -> Value {
     }
     let mut labels = item.properties;
     let comment = take_text(&mut labels, "title");
-    let texts = |v: &Value| v.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(Value::is_string));
-    let categories = if labels.get("categories").is_some_and(texts) { labels.remove("categories") } else { None };
+    let texts =
+        |v: &Value| v.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(Value::is_string));
+    let categories =
+        if labels.get("categories").is_some_and(texts) { labels.remove("categories") } else { None };
     json!({
         "ItemId": item.id,
         "IsHidden": item.hidden,

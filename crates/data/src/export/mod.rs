@@ -112,7 +112,8 @@ pub fn export(
             // What is left of a failed export is of no use; that it cannot be removed changes nothing.
             let _ = std::fs::remove_file(&temporary);
         } else {
-            std::fs::rename(&temporary, &path).map_err(|source| ExportError::Io { path: path.clone(), source })?;
+            std::fs::rename(&temporary, &path)
+                .map_err(|source| ExportError::Io { path: path.clone(), source })?;
             report.files.push(path);
         }
     }

@@ -40,7 +40,9 @@ pub fn write(work: &mut Work<'_>) -> Result<(), ExportError> {
 }
 
 fn event_columns(events: &[Event]) -> Columns {
-    let text = |get: fn(&Event) -> Option<&str>| -> ArrayRef { Arc::new(events.iter().map(get).collect::<StringArray>()) };
+    let text = |get: fn(&Event) -> Option<&str>| -> ArrayRef {
+        Arc::new(events.iter().map(get).collect::<StringArray>())
+    };
     vec![
         ("user", text(|e| Some(&e.user)), false),
         ("item", text(|e| Some(&e.item)), false),
@@ -97,7 +99,8 @@ impl Table {
             .file
             .into_inner()
             .map_err(|e| ExportError::Io { path: path.clone(), source: e.into_error() })?;
-        let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+        let properties =
+            WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         let writer = RecordBatch::try_from_iter_with_nullable(empty)
             .map_err(::parquet::errors::ParquetError::from)
             .and_then(|rows| ArrowWriter::try_new(file, rows.schema(), Some(properties)))

@@ -167,7 +167,9 @@ fn cell(value: &Value, kind: Type, report: &mut ExportReport) -> String {
             }
             words.join(" ")
         }
-        (Type::FloatSeq, Value::Array(list)) => list.iter().map(Value::to_string).collect::<Vec<_>>().join(" "),
+        (Type::FloatSeq, Value::Array(list)) => {
+            list.iter().map(Value::to_string).collect::<Vec<_>>().join(" ")
+        }
         (_, other) => {
             let text = text_of(other);
             if text.contains(['\t', '\n', '\r']) {

@@ -46,7 +46,8 @@ pub fn import_into(log: &Log, plan: &Plan, ctx: &ImportContext) -> Result<Import
     report.problems = tally.problems.kept;
     report.problems_total = tally.problems.total;
     if let Some((kind, only)) = &plan.positive {
-        report.rules = KindRules::from([(kind.clone(), KindRule { only: Some(only.clone()), ..KindRule::default() })]);
+        report.rules =
+            KindRules::from([(kind.clone(), KindRule { only: Some(only.clone()), ..KindRule::default() })]);
     }
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
@@ -54,7 +55,8 @@ pub fn import_into(log: &Log, plan: &Plan, ctx: &ImportContext) -> Result<Import
 
 /// How far the times of a plan's events can be trusted.
 fn quality(plan: &Plan) -> TimeQuality {
-    let columns = || plan.files.iter().filter(|f| f.role == Role::Events).flat_map(|f| &f.columns).filter(|c| c.seen());
+    let columns =
+        || plan.files.iter().filter(|f| f.role == Role::Events).flat_map(|f| &f.columns).filter(|c| c.seen());
     let gorse = plan.files.iter().any(|f| f.layout == super::Layout::Gorse);
     if columns().any(|c| c.field == Field::At(TimeUnit::Order)) {
         TimeQuality::Order
@@ -111,7 +113,8 @@ impl Sink for Store<'_> {
             for row in &batch.rows {
                 let at = row.at.unwrap_or(self.ctx.now);
                 self.report.without_time += u64::from(self.timed && row.at.is_none());
-                let mut event = EventRef::new(batch.get(row.user), batch.get(row.item), batch.get(row.kind), at);
+                let mut event =
+                    EventRef::new(batch.get(row.user), batch.get(row.item), batch.get(row.kind), at);
                 event.value = row.value;
                 if let Some(extra) = batch.extra(row) {
                     event.id = extra.id.as_deref();

@@ -10,7 +10,7 @@ mod columns;
 mod delimited;
 mod detect;
 mod gorse;
-// mod into_log;
+mod into_log;
 mod json;
 mod lists;
 mod memory;
@@ -25,7 +25,7 @@ mod times;
 
 pub use columns::{Column, Field, PropertyKind};
 pub use detect::detect;
-// pub use into_log::import_into;
+pub use into_log::import_into;
 pub use memory::{load, load_plan};
 pub use plan::{FilePlan, Layout, Part, Plan, Role};
 pub(crate) use report::grouped;
@@ -181,6 +181,8 @@ pub enum ImportError {
     Ambiguous { folder: String, files: String },
     #[error("strict: {total} bad rows, nothing was written. The first: {first}")]
     Strict { total: u64, first: Problem },
+    #[error(transparent)]
+    Log(#[from] crate::log::LogError),
     #[error(transparent)]
     Rule(#[from] crate::rules::RuleError),
     #[error(

@@ -30,10 +30,20 @@ impl std::fmt::Display for Digest {
 #[derive(Debug, Serialize, Deserialize)]
 enum Part {
     Engine(String),
-    Pair { table: u8, key: Vec<u8>, value: Vec<u8> },
+    Pair {
+        table: u8,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
     /// Followed by that many bytes.
-    Segment { file: String, bytes: u64 },
-    End { pairs: u64, segments: u64 },
+    Segment {
+        file: String,
+        bytes: u64,
+    },
+    End {
+        pairs: u64,
+        segments: u64,
+    },
 }
 
 impl Log {
@@ -61,7 +71,10 @@ impl Log {
             self.inner.read()?
         };
         let failed = |e: std::io::Error| LogError::io("write", path)(e);
-        let mut out = Hashing { to: BufWriter::new(File::create(path).map_err(failed)?), hasher: blake3::Hasher::new() };
+        let mut out = Hashing {
+            to: BufWriter::new(File::create(path).map_err(failed)?),
+            hasher: blake3::Hasher::new(),
+        };
         out.write_all(MAGIC).map_err(failed)?;
         let mut packed = zstd::Encoder::new(&mut out, 1).map_err(failed)?;
         put_part(&mut packed, &Part::Engine(self.inner.engine.name().to_owned())).map_err(failed)?;
@@ -69,7 +82,8 @@ impl Log {
         for table in Table::ALL {
             reader.scan(table, Bound::Unbounded, Bound::Unbounded, false, |key, value| {
                 pairs += 1;
-                let part = Part::Pair { table: table.number() as u8, key: key.to_vec(), value: value.to_vec() };
+                let part =
+                    Part::Pair { table: table.number() as u8, key: key.to_vec(), value: value.to_vec() };
                 put_part(&mut packed, &part).map_err(failed)?;
                 Ok(true)
             })?;
@@ -129,7 +143,9 @@ fn check_digest(file: &Path) -> Result<Digest, LogError> {
     let mut stored = [0u8; 32];
     input.read_exact(&mut stored).map_err(unreadable)?;
     if *hasher.finalize().as_bytes() != stored {
-        return Err(wrong("its digest does not match its content, it is cut short or damaged; use another backup"));
+        return Err(wrong(
+            "its digest does not match its content, it is cut short or damaged; use another backup",
+        ));
     }
     Ok(Digest(stored))
 }
@@ -144,9 +160,8 @@ fn unpack(file: &Path, into: &Path) -> Result<StoreEngine, LogError> {
     let mut parts = zstd::Decoder::with_buffer(packed).map_err(unreadable)?.single_frame();
 
     let engine = match take_part(&mut parts).map_err(unreadable)? {
-        Part::Engine(name) => {
-            StoreEngine::from_name(&name).ok_or_else(|| wrong(format!("it has an unknown engine {name:?}")))?
-        }
+        Part::Engine(name) => StoreEngine::from_name(&name)
+            .ok_or_else(|| wrong(format!("it has an unknown engine {name:?}")))?,
         other => return Err(wrong(format!("it begins with {other:?} instead of its engine"))),
     };
     let store_dir = into.join("store");
@@ -180,7 +195,9 @@ fn unpack(file: &Path, into: &Path) -> Result<StoreEngine, LogError> {
                 segments += 1;
             }
             Part::End { pairs: p, segments: s } if (p, s) == (pairs, segments) => break,
-            other => return Err(wrong(format!("after {pairs} pairs and {segments} segments comes {other:?}"))),
+            other => {
+                return Err(wrong(format!("after {pairs} pairs and {segments} segments comes {other:?}")));
+            }
         }
     }
     store.commit(batch).map_err(LogError::store(&store_dir))?;

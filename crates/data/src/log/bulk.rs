@@ -214,7 +214,8 @@ impl Inner {
             let path = self.segments_dir().join(&file);
             std::fs::rename(temporary, &path).map_err(LogError::io("rename", temporary))?;
             sync_folder(&self.segments_dir())?;
-            let info = SegmentInfo { file: file.clone(), base, count, source: source.to_owned(), times, bytes };
+            let info =
+                SegmentInfo { file: file.clone(), base, count, source: source.to_owned(), times, bytes };
             put(&mut batch, Table::Meta, &segment_key(base), &info);
             put(&mut batch, Table::Log, &offset_key(base + 1), &Record::Segment { file, count });
             state.segments.push(Arc::new(Segment::open(&self.segments_dir(), info)?));
@@ -254,16 +255,10 @@ fn remove_duplicates(columns: &mut Columns, reader: &Reader) -> Result<(), LogEr
         }
     }
     let mut live = false;
-    reader.scan(
-        Table::EventIds,
-        std::ops::Bound::Unbounded,
-        std::ops::Bound::Unbounded,
-        false,
-        |_, _| {
-            live = true;
-            Ok(false)
-        },
-    )?;
+    reader.scan(Table::EventIds, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, false, |_, _| {
+        live = true;
+        Ok(false)
+    })?;
     if live {
         for &(_, row) in &ids {
             drop[row as usize] |= reader.get(Table::EventIds, columns.event_id(row).as_bytes())?.is_some();

@@ -1,6 +1,8 @@
 //! Group commit: callers queue their writes, one of them writes for all, and each returns once its write is on disk.
 
-use super::record::{Counters, Entry, EventKey, Record, StoredEvent, StoredSlate, event_key, json, offset_key};
+use super::record::{
+    Counters, Entry, EventKey, Record, StoredEvent, StoredSlate, event_key, json, offset_key,
+};
 use super::{Inner, Log, LogError, Reader, SlateRecord, State, put};
 use crate::store::{Batch, Table};
 use parking_lot::Mutex;

@@ -5,7 +5,9 @@ use super::record::{
     Entry, Record, StoredEvent, StoredSlate, event_key, id_prefix, json, offset_key, read_event_key,
 };
 use super::segment::{self, Segment, SegmentInfo};
-use super::{Log, LogError, Reader, SlateRecord, State, erased_key, prefix_end, put, segment_key, sync_folder};
+use super::{
+    Log, LogError, Reader, SlateRecord, State, erased_key, prefix_end, put, segment_key, sync_folder,
+};
 use crate::store::{Batch, Table};
 use serde::{Deserialize, Serialize};
 use sommelier_core::check_id;
@@ -201,12 +203,16 @@ impl Eraser<'_> {
 fn visible_rows(state: &State, segment: &Segment, item: bool, id: &str) -> Result<u64, LogError> {
     let mut rows = 0;
     if item {
-        let Some(ix) = segment.find_item(id)?.filter(|_| !state.hides_item(id, segment)) else { return Ok(0) };
+        let Some(ix) = segment.find_item(id)?.filter(|_| !state.hides_item(id, segment)) else {
+            return Ok(0);
+        };
         for place in segment.item_places(ix)? {
             rows += u64::from(!state.hides_row(segment, segment.item_row(place)?)?);
         }
     } else {
-        let Some(ix) = segment.find_user(id)?.filter(|_| !state.hides_user(id, segment)) else { return Ok(0) };
+        let Some(ix) = segment.find_user(id)?.filter(|_| !state.hides_user(id, segment)) else {
+            return Ok(0);
+        };
         for row in segment.user_rows(ix)? {
             rows += u64::from(!state.hides_row(segment, row)?);
         }

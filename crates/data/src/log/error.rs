@@ -19,7 +19,8 @@ pub struct Damage {
     pub remedy: String,
 }
 
-pub(super) const REMEDY: &str = "restore the newest backup into an empty folder with `sommelier restore FILE`";
+pub(super) const REMEDY: &str =
+    "restore the newest backup into an empty folder with `sommelier restore FILE`";
 
 impl Damage {
     pub(super) fn new(file: &Path, what: impl Into<String>, lost: impl Into<String>) -> Damage {
@@ -57,7 +58,9 @@ pub enum LogError {
     Store { dir: PathBuf, reason: String },
     #[error("{} was written by a newer version (log format {received}, this program reads up to {expected}); use the newer program", .dir.display())]
     Version { dir: PathBuf, expected: u32, received: String },
-    #[error("a log holds at most {limit} event kinds, the kind {kind:?} is one too many; merge kinds before importing")]
+    #[error(
+        "a log holds at most {limit} event kinds, the kind {kind:?} is one too many; merge kinds before importing"
+    )]
     TooManyKinds { limit: usize, kind: String },
     #[error("{} is not empty; restore into a new or empty folder", .dir.display())]
     NotEmpty { dir: PathBuf },
@@ -65,7 +68,9 @@ pub enum LogError {
     NotABackup { file: PathBuf, reason: String },
     #[error("the source {name:?} is being imported already; wait for that import to end")]
     Importing { name: String },
-    #[error("expected a cursor such as `1700000000000-42`, received {0:?}; use the `next` of an earlier answer")]
+    #[error(
+        "expected a cursor such as `1700000000000-42`, received {0:?}; use the `next` of an earlier answer"
+    )]
     Cursor(String),
     #[error(transparent)]
     Rules(#[from] RuleError),
@@ -80,7 +85,9 @@ impl LogError {
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> LogError + use<> {
         let path = path.to_owned();
         move |e| match e.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => LogError::Full { dir: path },
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                LogError::Full { dir: path }
+            }
             _ => LogError::Io { doing, path, reason: e.to_string() },
         }
     }

@@ -162,7 +162,8 @@ impl State {
             return Ok(false);
         }
         let user = segment.user_id(segment.user_of_row(row)?)?;
-        Ok(self.hides_user(user, segment) || self.hides_item(segment.item_id(segment.row(row)?.item)?, segment))
+        Ok(self.hides_user(user, segment)
+            || self.hides_item(segment.item_id(segment.row(row)?.item)?, segment))
     }
 }
 
@@ -495,7 +496,8 @@ fn erased_key(item: bool, id: &str) -> Vec<u8> {
 /// Counters, segments and erasures as the store has them.
 fn read_state(dir: &Path, view: &dyn View) -> Result<State, LogError> {
     let store_dir = dir.join("store");
-    let damaged = |what: String| LogError::damaged(&store_dir, what, "counters, imports or erasures of this log");
+    let damaged =
+        |what: String| LogError::damaged(&store_dir, what, "counters, imports or erasures of this log");
     let mut state = State::default();
     if let Some(bytes) = view.get(Table::Meta, COUNTERS).map_err(LogError::store(&store_dir))? {
         state.counters = unseal(COUNTERS, &bytes).map_err(damaged)?;
@@ -503,10 +505,16 @@ fn read_state(dir: &Path, view: &dyn View) -> Result<State, LogError> {
     let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for prefix in [SEGMENT_PREFIX, ERASED_PREFIX] {
         let end = prefix_end(prefix);
-        view.scan(Table::Meta, Bound::Included(prefix), end.as_ref().map(Vec::as_slice), false, &mut |k, v| {
-            entries.push((k.to_vec(), v.to_vec()));
-            true
-        })
+        view.scan(
+            Table::Meta,
+            Bound::Included(prefix),
+            end.as_ref().map(Vec::as_slice),
+            false,
+            &mut |k, v| {
+                entries.push((k.to_vec(), v.to_vec()));
+                true
+            },
+        )
         .map_err(LogError::store(&store_dir))?;
     }
     for (key, value) in entries {

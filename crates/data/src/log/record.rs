@@ -30,7 +30,9 @@ pub(super) fn unseal<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T,
     }
     match body.split_first() {
         Some((&VALUE_VERSION, payload)) => postcard::from_bytes(payload).map_err(|e| e.to_string()),
-        Some((version, _)) => Err(format!("a value has version {version}, this program reads {VALUE_VERSION}")),
+        Some((version, _)) => {
+            Err(format!("a value has version {version}, this program reads {VALUE_VERSION}"))
+        }
         None => Err("a value is empty".to_owned()),
     }
 }
@@ -205,9 +207,9 @@ impl FromStr for EventKey {
 
     fn from_str(text: &str) -> Result<EventKey, LogError> {
         // From the right, because times before 1970 have a minus sign of their own.
-        let parts = text.rsplit_once('-').and_then(|(at, offset)| {
-            Some(EventKey { at: at.parse().ok()?, offset: offset.parse().ok()? })
-        });
+        let parts = text
+            .rsplit_once('-')
+            .and_then(|(at, offset)| Some(EventKey { at: at.parse().ok()?, offset: offset.parse().ok()? }));
         parts.ok_or_else(|| LogError::Cursor(text.chars().take(80).collect()))
     }
 }

@@ -12,12 +12,7 @@ type Page = (Vec<Event>, Option<EventKey>);
 
 impl Log {
     /// The user's events, newest first (equal times: last arrived first), at most `limit`, those before `before`.
-    pub fn user_events(
-        &self,
-        user: &str,
-        before: Option<EventKey>,
-        limit: usize,
-    ) -> Result<Page, LogError> {
+    pub fn user_events(&self, user: &str, before: Option<EventKey>, limit: usize) -> Result<Page, LogError> {
         let reader = self.inner.read()?;
         let mut found: Vec<(EventKey, Event)> = Vec::new();
         reader.newest_keys(Table::ByUser, user, before, limit, |key, bytes, value| {
@@ -51,12 +46,7 @@ impl Log {
     }
 
     /// The item's events, like [`Log::user_events`].
-    pub fn item_events(
-        &self,
-        item: &str,
-        before: Option<EventKey>,
-        limit: usize,
-    ) -> Result<Page, LogError> {
+    pub fn item_events(&self, item: &str, before: Option<EventKey>, limit: usize) -> Result<Page, LogError> {
         let reader = self.inner.read()?;
         let mut found: Vec<(EventKey, Event)> = Vec::new();
         reader.newest_keys(Table::ByItem, item, before, limit, |key, bytes, value| {
@@ -156,7 +146,8 @@ impl Reader<'_> {
         let mut left = limit.saturating_add(1);
         let to = to.as_ref().map(Vec::as_slice);
         self.scan(table, Bound::Included(&from), to, true, |bytes, value| {
-            let (_, key) = read_event_key(bytes).map_err(|what| self.inner.damaged_value(table, bytes, &what))?;
+            let (_, key) =
+                read_event_key(bytes).map_err(|what| self.inner.damaged_value(table, bytes, &what))?;
             visit(key, bytes, value)?;
             left -= 1;
             Ok(left > 0)

@@ -105,7 +105,12 @@ pub(super) struct Row {
 impl Segment {
     pub fn open(dir: &Path, info: SegmentInfo) -> Result<Segment, LogError> {
         let path = dir.join(&info.file);
-        let all = format!("{} imported events, offsets {} to {}", info.count, info.base + 1, info.base + info.count);
+        let all = format!(
+            "{} imported events, offsets {} to {}",
+            info.count,
+            info.base + 1,
+            info.base + info.count
+        );
         let damaged = |what: String| LogError::damaged(&path, what, all.clone());
         let file = File::open(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => damaged("the segment file is missing".into()),
@@ -223,7 +228,12 @@ impl Segment {
         };
         match (name(rows.start), name(rows.end - 1)) {
             (Some(first), Some(last)) => {
-                format!("{} {whole}: rows {} to {}, users {first:?} to {last:?} in file order", rows.len(), rows.start, rows.end - 1)
+                format!(
+                    "{} {whole}: rows {} to {}, users {first:?} to {last:?} in file order",
+                    rows.len(),
+                    rows.start,
+                    rows.end - 1
+                )
             }
             _ => format!("{} {whole}", rows.len()),
         }
@@ -375,13 +385,18 @@ impl Segment {
             return Ok(None);
         }
         let start = if n == 0 { 0 } else { self.u64_at(Section::ExtraEnd, n - 1)? };
-        let bytes = self.bytes(Section::ExtraBytes, start as usize..self.u64_at(Section::ExtraEnd, n)? as usize)?;
+        let bytes =
+            self.bytes(Section::ExtraBytes, start as usize..self.u64_at(Section::ExtraEnd, n)? as usize)?;
         let extra = postcard::from_bytes(bytes);
         extra.map(Some).map_err(|e| self.damage(format!("row {row} cannot be read: {e}"), None))
     }
 
     /// First of `count` places where `before` is false.
-    pub fn search(&self, count: usize, before: impl Fn(usize) -> Result<bool, LogError>) -> Result<usize, LogError> {
+    pub fn search(
+        &self,
+        count: usize,
+        before: impl Fn(usize) -> Result<bool, LogError>,
+    ) -> Result<usize, LogError> {
         let (mut low, mut high) = (0, count);
         while low < high {
             let middle = usize::midpoint(low, high);
@@ -487,7 +502,8 @@ fn read_footer(file: &[u8]) -> Result<Footer, String> {
     if crc32fast::hash(footer) != crc {
         return Err("the checksum of the footer does not match".to_owned());
     }
-    let footer: Footer = postcard::from_bytes(footer).map_err(|e| format!("the footer cannot be read: {e}"))?;
+    let footer: Footer =
+        postcard::from_bytes(footer).map_err(|e| format!("the footer cannot be read: {e}"))?;
     if footer.version != VERSION {
         return Err(format!("the file has version {}, this program reads {VERSION}", footer.version));
     }
@@ -598,7 +614,11 @@ impl BlockWriter {
         }
     }
 
-    fn section<B: AsRef<[u8]>>(&mut self, section: Section, parts: impl IntoIterator<Item = B>) -> std::io::Result<()> {
+    fn section<B: AsRef<[u8]>>(
+        &mut self,
+        section: Section,
+        parts: impl IntoIterator<Item = B>,
+    ) -> std::io::Result<()> {
         let start = self.written;
         for part in parts {
             self.bytes(part.as_ref())?;

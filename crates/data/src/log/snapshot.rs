@@ -125,7 +125,8 @@ impl Reader<'_> {
             Ok(if self.state.hides_user(id, segment) { HIDDEN } else { users.intern(id) })
         });
         let user_map = user_map.collect::<Result<Vec<u32>, LogError>>()?;
-        let kind_map = segment.kinds().iter().map(|kind| kind_number(kinds, kind)).collect::<Result<_, _>>()?;
+        let kind_map =
+            segment.kinds().iter().map(|kind| kind_number(kinds, kind)).collect::<Result<_, _>>()?;
         let hides_items = item_map.contains(&HIDDEN);
         Ok(Mapped { segment, users: user_map, items: item_map, kinds: kind_map, hides_items })
     }
@@ -138,8 +139,8 @@ impl Reader<'_> {
     ) -> Result<Live, LogError> {
         let mut live = Live::default();
         self.scan(Table::ByUser, Bound::Unbounded, Bound::Unbounded, false, |bytes, value| {
-            let (user, key) =
-                read_event_key(bytes).map_err(|what| self.inner.damaged_value(Table::ByUser, bytes, &what))?;
+            let (user, key) = read_event_key(bytes)
+                .map_err(|what| self.inner.damaged_value(Table::ByUser, bytes, &what))?;
             let stored: StoredEvent = self.unseal(Table::ByUser, bytes, value)?;
             live.user.push(users.intern(user));
             live.item.push(items.intern(&stored.item));

@@ -1,7 +1,8 @@
 //! Verification: reads everything a log holds, checks every checksum and every pointer, and lists all damage.
 
 use super::record::{
-    Counters, Entry, EventKey, Record, StoredEvent, StoredSlate, event_key, offset_key, read_event_key, unseal,
+    Counters, Entry, EventKey, Record, StoredEvent, StoredSlate, event_key, offset_key, read_event_key,
+    unseal,
 };
 use super::segment::{Segment, SegmentInfo};
 use super::{COUNTERS, Damage, LogError, SEGMENT_PREFIX, SOURCE_PREFIX, StoreEngine, bulk, format, lock};
@@ -32,7 +33,13 @@ pub fn verify(dir: &Path) -> Result<Vec<Damage>, LogError> {
         Err(LogError::Damaged(damage)) => return Ok(vec![*damage]),
         Err(other) => return Err(other),
     };
-    let mut check = Check { dir, store_dir: &store_dir, view: view.as_ref(), found: &mut found, counted: Counters::default() };
+    let mut check = Check {
+        dir,
+        store_dir: &store_dir,
+        view: view.as_ref(),
+        found: &mut found,
+        counted: Counters::default(),
+    };
     check.segments();
     check.events();
     check.log();
@@ -57,7 +64,11 @@ impl Found {
 
     fn finish(mut self, store_dir: &Path) -> Vec<Damage> {
         if self.more > 0 {
-            self.list.push(Damage::new(store_dir, format!("{} more places are damaged", self.more), "see above"));
+            self.list.push(Damage::new(
+                store_dir,
+                format!("{} more places are damaged", self.more),
+                "see above",
+            ));
         }
         self.list
     }
@@ -105,7 +116,9 @@ impl Check<'_> {
             } else if key.starts_with(SEGMENT_PREFIX) {
                 match unseal::<SegmentInfo>(key, value) {
                     Ok(info) => check.segment(info),
-                    Err(what) => check.report(format!("a segment entry: {what}"), "the events of one import batch"),
+                    Err(what) => {
+                        check.report(format!("a segment entry: {what}"), "the events of one import batch")
+                    }
                 }
             }
         });
@@ -177,7 +190,10 @@ impl Check<'_> {
                 return check.report("a key of table log cannot be read", "one record");
             };
             if offset != expected {
-                check.report("records are missing from table log", format!("offsets {expected} to {}", offset - 1));
+                check.report(
+                    "records are missing from table log",
+                    format!("offsets {expected} to {}", offset - 1),
+                );
             }
             expected = offset + 1;
             check.counted.offset = offset;
@@ -213,8 +229,11 @@ impl Check<'_> {
                     Err(what) => check.report(format!("table {}: {what}", table.name()), whose()),
                     Ok(entry) => {
                         let live = u64::from(entry.json.is_some());
-                        let count =
-                            if table == Table::Items { &mut check.counted.items } else { &mut check.counted.users };
+                        let count = if table == Table::Items {
+                            &mut check.counted.items
+                        } else {
+                            &mut check.counted.users
+                        };
                         *count += live;
                         if entry.offset > 0 && !check.has(Table::Log, &offset_key(entry.offset)) {
                             check.report("a revision is missing from table log", whose());

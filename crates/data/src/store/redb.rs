@@ -93,4 +93,3 @@ fn fail(error: impl Into<::redb::Error>) -> StoreError {
         other => StoreError::Failed(other.to_string()),
     }
 }
-
