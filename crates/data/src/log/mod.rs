@@ -184,6 +184,7 @@ impl Log {
         let segments = dir.join("segments");
         std::fs::create_dir_all(&segments).map_err(LogError::io("create", &segments))?;
         let store_dir = dir.join("store");
+        create_store(engine, &store_dir)?;
         let store =
             store::open(engine, &store_dir, options.cache_bytes).map_err(LogError::store(&store_dir))?;
         let state = read_state(dir, store.view().map_err(LogError::store(&store_dir))?.as_ref())?;
@@ -323,30 +324,36 @@ impl Inner {
     }
 
     fn check_acknowledged(&self) -> Result<(), LogError> {
-        let mut bytes = [0u8; 12];
         let have = self.state.read().counters.offset;
-        let marked = match self.acknowledged.read_exact_at(&mut bytes, 0) {
-            Ok(()) if crc32fast::hash(&bytes[..8]).to_le_bytes() == bytes[8..] => {
-                u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))
-            }
-            // New, or torn by a power cut: nothing to compare with.
-            _ => 0,
-        };
+        let marked = read_mark(&self.acknowledged);
         if marked > have {
-            let what = format!("the store ends at offset {have}, records up to {marked} were acknowledged");
+            let mut damage = lost_tail(&self.store_dir(), have, marked);
             if !self.options.accept_loss {
-                let lost = format!("offsets {} to {marked}", have + 1);
-                let mut error = self.damaged(what, &lost);
-                if let LogError::Damaged(damage) = &mut error {
-                    damage.remedy.push_str(", or open once with `accept_loss` to go on with what is left");
-                }
-                return Err(error);
+                damage.remedy.push_str(", or open once with `accept_loss` to go on with what is left");
+                return Err(LogError::Damaged(Box::new(damage)));
             }
-            tracing::warn!("{what}; going on without them, as asked");
+            tracing::warn!("{}; going on without them, as asked", damage.what);
         }
         self.mark_acknowledged(have);
         Ok(())
     }
+}
+
+/// Offset of the newest acknowledged record; 0 where the mark is new or was torn by a power cut.
+fn read_mark(file: &File) -> u64 {
+    let mut bytes = [0u8; 12];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) if crc32fast::hash(&bytes[..8]).to_le_bytes() == bytes[8..] => {
+            u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))
+        }
+        _ => 0,
+    }
+}
+
+/// The store opened, but ends before the newest acknowledged record.
+fn lost_tail(store_dir: &Path, have: u64, marked: u64) -> Damage {
+    let what = format!("the store ends at offset {have}, records up to {marked} were acknowledged");
+    Damage::new(store_dir, what, format!("offsets {} to {marked}", have + 1))
 }
 
 impl Reader<'_> {
@@ -466,6 +473,21 @@ fn format(dir: &Path, wanted: StoreEngine) -> Result<StoreEngine, LogError> {
         }
         Err(e) => Err(LogError::io("read", &path)(e)),
     }
+}
+
+/// Makes a new store under another name first: an engine that dies half-way through its first files would not open
+/// what it left.
+fn create_store(engine: StoreEngine, store_dir: &Path) -> Result<(), LogError> {
+    if store_dir.exists() {
+        return Ok(());
+    }
+    let temporary = store_dir.with_extension("new");
+    if temporary.exists() {
+        std::fs::remove_dir_all(&temporary).map_err(LogError::io("remove", &temporary))?;
+    }
+    drop(store::open(engine, &temporary, 1 << 20).map_err(LogError::store(&temporary))?);
+    std::fs::rename(&temporary, store_dir).map_err(LogError::io("rename", &temporary))?;
+    sync_folder(store_dir.parent().unwrap_or(Path::new(".")))
 }
 
 /// Writes a small file whole or not at all.

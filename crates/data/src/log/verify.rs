@@ -5,8 +5,9 @@ use super::record::{
     unseal,
 };
 use super::segment::{Segment, SegmentInfo};
-use super::{COUNTERS, Damage, LogError, SEGMENT_PREFIX, SOURCE_PREFIX, StoreEngine, bulk, format, lock};
+use super::{COUNTERS, Damage, LogError, SEGMENT_PREFIX, SOURCE_PREFIX, StoreEngine, bulk, format, lock, lost_tail, read_mark};
 use crate::store::{self, Table, View};
+use std::fs::File;
 use std::ops::Bound;
 use std::path::Path;
 
@@ -45,6 +46,7 @@ pub fn verify(dir: &Path) -> Result<Vec<Damage>, LogError> {
     check.log();
     check.catalogue();
     check.counters();
+    check.acknowledged();
     Ok(found.finish(&store_dir))
 }
 
@@ -249,6 +251,13 @@ impl Check<'_> {
                 check.report(format!("table slates: {what}"), whose);
             }
         });
+    }
+
+    fn acknowledged(&mut self) {
+        let marked = File::open(self.dir.join("acknowledged")).map_or(0, |file| read_mark(&file));
+        if marked > self.counted.offset {
+            self.found.add(lost_tail(self.store_dir, self.counted.offset, marked));
+        }
     }
 
     /// Events are left out: those of segments are counted less what erasures hide.
