@@ -5,6 +5,7 @@ use sommelier_data::log::{EventRef, Log, LogError, LogOptions, restore, verify};
 use sommelier_data::{KindRules, StoreEngine};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const LIVE: usize = 400;
 const IMPORTED: usize = 3000;
@@ -93,7 +94,10 @@ fn told_or_harmless(dir: &Path, engine: StoreEngine, what: &str) -> bool {
         Err(error) => {
             let words = error.to_string();
             assert!(words.len() > 30, "{what}: {words}");
-            assert!(!matches!(error, LogError::Damaged(_)) || words.contains("sommelier restore"), "{what}: {words}");
+            assert!(
+                !matches!(error, LogError::Damaged(_)) || words.contains("sommelier restore"),
+                "{what}: {words}"
+            );
             true
         }
     }
@@ -111,7 +115,9 @@ fn every_changed_block_of_a_segment_is_found() {
         flip(&segment, at);
         let damage = verify(dir.path()).unwrap();
         assert!(!damage.is_empty(), "a flip at {at} of {} went unnoticed", whole.len());
-        assert!(damage[0].to_string().contains("events") && damage[0].to_string().contains("sommelier restore"));
+        assert!(
+            damage[0].to_string().contains("events") && damage[0].to_string().contains("sommelier restore")
+        );
         assert!(told_or_harmless(dir.path(), StoreEngine::Fjall, &format!("flip at {at}")));
         fs::write(&segment, &whole).unwrap();
     }
@@ -123,7 +129,10 @@ fn every_changed_block_of_a_segment_is_found() {
     }
     fs::remove_file(&segment).unwrap();
     let error = read(dir.path(), StoreEngine::Fjall).unwrap_err().to_string();
-    assert!(error.contains("missing") && error.contains("3000 imported events, offsets 1 to 3000"), "{error}");
+    assert!(
+        error.contains("missing") && error.contains("3000 imported events, offsets 1 to 3000"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -138,7 +147,13 @@ fn cut_and_changed_store_files_are_told_or_harmless() {
         for (n, file) in list.iter().enumerate() {
             let length = content(file);
             let name = file.strip_prefix(&original).unwrap();
-            for (way, at) in [("cut", 0), ("cut", length / 2), ("cut", length * 9 / 10), ("flip", length / 3), ("flip", length * 3 / 4)] {
+            for (way, at) in [
+                ("cut", 0),
+                ("cut", length / 2),
+                ("cut", length * 9 / 10),
+                ("flip", length / 3),
+                ("flip", length * 3 / 4),
+            ] {
                 if length == 0 {
                     continue;
                 }
@@ -150,7 +165,11 @@ fn cut_and_changed_store_files_are_told_or_harmless() {
                 } else {
                     flip(&victim, at);
                 }
-                told += usize::from(told_or_harmless(&damaged, engine, &format!("{} {way} at {at}", name.display())));
+                told += usize::from(told_or_harmless(
+                    &damaged,
+                    engine,
+                    &format!("{} {way} at {at}", name.display()),
+                ));
                 fs::remove_dir_all(&damaged).unwrap();
             }
         }
@@ -165,22 +184,18 @@ fn a_backup_is_taken_while_writing_goes_on_and_a_damaged_one_is_refused() {
     make(&dir, StoreEngine::Fjall);
     let file = home.path().join("backup");
     let log = Log::open(&dir, &LogOptions::default()).unwrap();
+    let stop = AtomicBool::new(false);
     let (digest, before, after) = std::thread::scope(|scope| {
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        let stopped = &stop;
-        let writing = scope.spawn({
-            let log = &log;
-            move || {
-                while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                    // Pairs, so that half a batch would show.
-                    log.append(vec![Event::new("w", "x", "view"), Event::new("w", "y", "view")], now()).unwrap();
-                }
+        let writing = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // Pairs, so that half a batch would show.
+                log.append(vec![Event::new("w", "x", "view"), Event::new("w", "y", "view")], now()).unwrap();
             }
         });
         let before = log.offset();
         let digest = log.backup(&file).unwrap();
         let after = log.offset();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         writing.join().unwrap();
         (digest, before, after)
     });
@@ -196,7 +211,10 @@ fn a_backup_is_taken_while_writing_goes_on_and_a_damaged_one_is_refused() {
         ("empty", Vec::new()),
         ("cut", whole[..whole.len() - 1].to_vec()),
         ("half", whole[..whole.len() / 2].to_vec()),
-        ("foreign", b"PK\x03\x04 something else altogether, long enough to hold a digest of its own".to_vec()),
+        (
+            "foreign",
+            b"PK\x03\x04 something else altogether, long enough to hold a digest of its own".to_vec(),
+        ),
         ("flipped", {
             let mut bytes = whole.clone();
             bytes[whole.len() / 3] ^= 1;
@@ -245,7 +263,9 @@ fn a_full_disk_is_told_and_writing_goes_on_once_there_is_space() {
         let mut stored = 0usize;
         let batch = |n: usize| -> Vec<Event> {
             let text = Some("words ".repeat(60));
-            (0..100).map(|j| Event { text: text.clone(), ..Event::new(format!("u{n}"), format!("i{j}"), "view") }).collect()
+            (0..100)
+                .map(|j| Event { text: text.clone(), ..Event::new(format!("u{n}"), format!("i{j}"), "view") })
+                .collect()
         };
         let error = loop {
             match log.append(batch(stored), now()) {
@@ -277,7 +297,10 @@ fn a_full_disk_is_told_and_writing_goes_on_once_there_is_space() {
         for n in 0..stored {
             let count = log.user_events(&format!("u{n}"), None, 1000).unwrap().0.len();
             // The batch that failed is not acknowledged; sent again, it may be there twice.
-            assert!(count == 100 || (n + 1 == stored && count == 200), "{engine:?}: user {n} of {stored} has {count}");
+            assert!(
+                count == 100 || (n + 1 == stored && count == 200),
+                "{engine:?}: user {n} of {stored} has {count}"
+            );
         }
     }
 }
@@ -287,7 +310,9 @@ fn folders_that_are_no_log_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     assert!(verify(dir.path()).unwrap_err().to_string().contains("no log here"));
     fs::write(dir.path().join("FORMAT"), "9 fjall\n").unwrap();
-    assert!(Log::open(dir.path(), &LogOptions::default()).err().unwrap().to_string().contains("newer version"));
+    assert!(
+        Log::open(dir.path(), &LogOptions::default()).err().unwrap().to_string().contains("newer version")
+    );
     fs::write(dir.path().join("FORMAT"), "1 leveldb\n").unwrap();
     assert!(matches!(Log::open(dir.path(), &LogOptions::default()), Err(LogError::Damaged(_))));
     let file = dir.path().join("file");

@@ -24,10 +24,20 @@ const CYCLE: &str = "SOMMELIER_TEST_KILL_CYCLE";
 #[derive(Debug, Clone, PartialEq)]
 enum Act {
     /// Events with this tag as their session, spread over the thread's users.
-    Append { tag: String, count: usize },
-    Bulk { tag: String, count: usize },
-    Erase { user: String },
-    Item { id: String },
+    Append {
+        tag: String,
+        count: usize,
+    },
+    Bulk {
+        tag: String,
+        count: usize,
+    },
+    Erase {
+        user: String,
+    },
+    Item {
+        id: String,
+    },
 }
 
 impl Act {
@@ -105,7 +115,8 @@ fn write_forever(log: &Log, cycle: u64, thread: usize) {
                 let mut bulk = log.bulk(tag).unwrap();
                 for j in 0..*count {
                     let (user, item) = (user_of(thread, j), format!("i{}", j % 7));
-                    bulk.push(&EventRef { session: Some(tag), ..EventRef::new(&user, &item, "view", now) }).unwrap();
+                    bulk.push(&EventRef { session: Some(tag), ..EventRef::new(&user, &item, "view", now) })
+                        .unwrap();
                 }
                 assert_eq!(bulk.commit().unwrap().stored, *count as u64);
             }
@@ -196,7 +207,9 @@ fn nothing_acknowledged_is_lost_when_the_writer_is_killed() {
             }
         }
     }
-    println!("{KILLS} kills: {acknowledged} acknowledged writes found, {came_through} of {under_way} under way came through");
+    println!(
+        "{KILLS} kills: {acknowledged} acknowledged writes found, {came_through} of {under_way} under way came through"
+    );
     assert!(acknowledged > KILLS && under_way > 0, "the writer hardly wrote; make the delays longer");
 }
 

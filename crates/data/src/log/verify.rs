@@ -5,7 +5,10 @@ use super::record::{
     unseal,
 };
 use super::segment::{Segment, SegmentInfo};
-use super::{COUNTERS, Damage, LogError, SEGMENT_PREFIX, SOURCE_PREFIX, StoreEngine, bulk, format, lock, lost_tail, read_mark};
+use super::{
+    COUNTERS, Damage, LogError, SEGMENT_PREFIX, SOURCE_PREFIX, StoreEngine, bulk, format, lock, lost_tail,
+    read_mark,
+};
 use crate::store::{self, Table, View};
 use std::fs::File;
 use std::ops::Bound;
