@@ -49,7 +49,7 @@ const PALETTES: [Palette; 16] = [
     palette("#2b2d6e", "#f0ecff", "#ff9f80", "#41449a"), // 12 indigo
     palette("#3f4122", "#f1ecd4", "#e3b23c", "#575a31"), // 13 olive
     palette("#f7f3ea", "#1a1a1a", "#0b6e4f", "#e0d6c2"), // 14 paper
-    palette("#a9492a", "#fbeede", "#2b2d42", "#bf6746"), // 15 terracotta
+    palette("#a9492a", "#fbeede", "#f5cf8a", "#bf6746"), // 15 terracotta
 ];
 
 /// What is drawn in the art: each stands for a kind of book.
