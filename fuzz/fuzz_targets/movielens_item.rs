@@ -1,0 +1,4 @@
+//! Import of `u.item`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sommelier_fuzz::import("u.item", bytes));
