@@ -145,6 +145,11 @@ impl Catalogue {
         self.ids.get(id).filter(|&slot| self.exists(slot))
     }
 
+    /// The slot of any id that was ever seen, also of a deleted item's.
+    pub fn interned(&self, id: &str) -> Option<Slot> {
+        self.ids.get(id)
+    }
+
     pub fn item(&self, slot: Slot) -> Option<&Arc<Item>> {
         self.entries[slot as usize].item.as_ref()
     }

@@ -88,6 +88,14 @@ impl Filter {
         }
     }
 
+    /// Holds where both hold.
+    pub fn and(self, other: Filter) -> Filter {
+        Filter {
+            text: format!("({}) and ({})", self.text, other.text),
+            root: Node::And(vec![self.root, other.root]),
+        }
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }
