@@ -76,7 +76,6 @@ struct Asked<'a> {
     /// Kind of the newest event with each item of the history, for reasons.
     history: Vec<Known>,
     likes: Vec<Slot>,
-    candidates: Vec<Slot>,
     notes: Vec<String>,
 }
 
@@ -102,7 +101,7 @@ impl Space {
             at: asked.gate.now,
             user: query.user.clone(),
             query: query.clone(),
-            slate: slate.clone(),
+            slate: bare(&slate),
         });
         Ok(slate)
     }
@@ -177,19 +176,14 @@ impl Space {
         }
         barred.sort_unstable();
         barred.dedup();
-        let only = (!query.candidates.is_empty()).then(|| {
-            let mut only = candidates.clone();
-            only.sort_unstable();
-            only.dedup();
-            only
-        });
+        let only = (!query.candidates.is_empty()).then_some(candidates);
         let modelled = catalogue.modelled();
         drop(catalogue);
 
         let resolved = self.resolve(live, query, &history, (&likes, &unlikes), modelled, now);
         let gate = Gate { now, barred, shown, filters, only };
         let count = count as usize;
-        Ok(Asked { query, pipeline, count, strength, gate, filter, resolved, history, likes, candidates, notes })
+        Ok(Asked { query, pipeline, count, strength, gate, filter, resolved, history, likes, notes })
     }
 
     fn pipeline(&self, scenario: Option<&str>) -> Result<&PipelineConfig, QueryError> {
@@ -212,7 +206,7 @@ impl Space {
         }
     }
 
-    /// Whether events of a kind make an item seen. Items of the request's own history always are.
+    /// Whether events of a kind make an item seen. Bare items of the request's own history always are.
     fn seen_kinds(&self, pipeline: &PipelineConfig) -> impl Fn(u32) -> bool + use<> {
         let kinds: Option<Vec<u32>> = pipeline
             .seen_kinds
@@ -263,7 +257,7 @@ impl Space {
         want: usize,
         fallback: &mut Option<String>,
     ) -> Result<Vec<Pick>, QueryError> {
-        let has_profile = asked.resolved.profile().is_empty().then_some(()).is_none();
+        let has_profile = !asked.resolved.profile().is_empty();
         if !asked.query.candidates.is_empty() {
             return Ok(rank(live, asked, has_profile));
         }
@@ -332,11 +326,13 @@ impl Space {
 
         let carried = contributions(live, asked, picks);
         let catalogue = live.catalogue.read();
-        // Nothing may be changed under a slate between the gate and here: this is the last word.
-        let passes: Vec<bool> = picks.iter().map(|p| asked.gate.lets(&catalogue, p.slot)).collect();
         let mut shown = asked.gate.shown.clone();
         let mut items = Vec::with_capacity(picks.len());
-        for ((pick, carried), _) in picks.iter().zip(&carried).zip(&passes).filter(|(_, passes)| **passes) {
+        for (pick, carried) in picks.iter().zip(&carried) {
+            // The last word: the catalogue may have changed while the reasons were found.
+            if !asked.gate.lets(&catalogue, pick.slot) {
+                continue;
+            }
             let id = catalogue.id(pick.slot);
             shown.add(id);
             items.push(SlateItem {
@@ -373,9 +369,27 @@ impl Space {
     }
 }
 
-impl Shown {
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+/// The slate as it is recorded: properties are in the catalogue, and would be most of its bytes.
+fn bare(slate: &Slate) -> Slate {
+    let items = slate
+        .items
+        .iter()
+        .map(|i| SlateItem {
+            item: i.item.clone(),
+            score: i.score,
+            source: i.source.clone(),
+            reasons: i.reasons.clone(),
+            propensity: i.propensity,
+            properties: None,
+        })
+        .collect();
+    Slate {
+        id: slate.id.clone(),
+        items,
+        next: None,
+        artefact: slate.artefact.clone(),
+        fallback: slate.fallback.clone(),
+        notes: slate.notes.clone(),
     }
 }
 
@@ -457,17 +471,19 @@ fn filters(query: &Query, pipeline: &PipelineConfig) -> Result<(Vec<Filter>, Opt
     Ok((all, joined))
 }
 
+/// Slots of known ids, sorted, without repeats; a note names the others.
 fn slots(catalogue: &Catalogue, ids: &[String], field: &str, notes: &mut Vec<String>) -> Vec<Slot> {
     let mut unknown = Vec::new();
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         match catalogue.interned(id) {
-            Some(slot) if !found.contains(&slot) || ids.len() > 500 => found.push(slot),
-            Some(_) => {}
+            Some(slot) => found.push(slot),
             None => unknown.push(id.as_str()),
         }
     }
     note(notes, field, &unknown);
+    found.sort_unstable();
+    found.dedup();
     found
 }
 

@@ -42,7 +42,10 @@ impl Counts {
 
     fn remove(&mut self, weight: f32) {
         self.events = self.events.saturating_sub(1);
-        self.weight = if self.events == 0 { 0.0 } else { (self.weight - f64::from(weight.max(0.0))).max(0.0) };
+        self.weight = (self.weight - f64::from(weight.max(0.0))).max(0.0);
+        if self.events == 0 {
+            *self = Counts::default();
+        }
     }
 }
 
@@ -214,6 +217,14 @@ impl Catalogue {
         if let Some(slot) = self.ids.get(item) {
             self.entries[slot as usize].counts.remove(weight);
             self.refresh(slot, now);
+        }
+    }
+
+    /// The time of an item's earliest event, after an erasure took the one that was.
+    pub fn first_event(&mut self, item: &str, first: Option<Time>) {
+        if let Some(slot) = self.ids.get(item) {
+            self.entries[slot as usize].counts.first = first;
+            self.rank(slot);
         }
     }
 

@@ -35,6 +35,10 @@ impl Shown {
         self.order.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     pub fn contains(&self, id: &str) -> bool {
         !self.order.is_empty() && self.set.contains(&hash(id))
     }

@@ -380,8 +380,19 @@ impl Space {
                 let events = self.all_events(|before| self.log.user_events(user, before, PAGE))?;
                 let erased = self.log.erase(what)?;
                 let mut catalogue = live.catalogue.write();
-                for event in events {
+                let mut without_first: Vec<&str> = Vec::new();
+                for event in &events {
+                    let counts = catalogue.interned(&event.item).map(|slot| catalogue.counts(slot));
+                    if counts.is_some_and(|c| c.events > 1 && c.first == event.at) {
+                        without_first.push(&event.item);
+                    }
                     catalogue.uncount_event(&event.item, self.kinds.weigh(&event.kind, event.value).1, now);
+                }
+                without_first.sort_unstable();
+                without_first.dedup();
+                for item in without_first {
+                    let left = self.all_events(|before| self.log.item_events(item, before, PAGE))?;
+                    catalogue.first_event(item, left.last().and_then(|event| event.at));
                 }
                 live.users.forget(user);
                 self.write_counters_of(&catalogue)?;
@@ -392,10 +403,11 @@ impl Space {
                 let mut catalogue = live.catalogue.write();
                 catalogue.withdraw(item, true, now);
                 live.users.clear();
+                self.write_counters_of(&catalogue)?;
+                drop(catalogue);
                 if let Some(text) = &*self.text.lock() {
                     text.delete(item);
                 }
-                self.write_counters_of(&catalogue)?;
                 Ok(erased)
             }
         }
@@ -511,7 +523,7 @@ impl Space {
 
     // Slates.
 
-    /// A slate that was answered: on disk, or on its way there.
+    /// A slate that was answered, without item properties and page token: on disk, or on its way there.
     pub fn slate(&self, id: &str) -> Result<Option<SlateRecord>, EngineError> {
         match self.recorder.pending(id) {
             Some(slate) => Ok(Some(slate)),
