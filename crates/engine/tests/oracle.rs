@@ -277,7 +277,7 @@ impl World {
         self.space = Space::open(self.dir.path(), "s", config(), self.clock.clone()).unwrap();
         let after = self.space.answer(&query).unwrap();
         assert_eq!(by_score(&before), by_score(&after), "a restart changes no answer");
-        assert_eq!((before.artefact, before.fallback), (after.artefact, after.fallback));
+        assert_eq!((&before.artefact, &before.fallback), (&after.artefact, &after.fallback));
         if let Some(recorded) = self.space.slate(&before.id).unwrap() {
             assert_eq!(by_score(&recorded.slate), by_score(&before));
         } else {
