@@ -596,7 +596,12 @@ fn by_rule(live: &Live, asked: &Asked<'_>, kind: SourceKind, k: usize, taken: &[
 fn fuse(lists: &[(f32, Vec<Pick>)]) -> Vec<Pick> {
     let mut fused: HashMap<Slot, (Pick, f32)> = HashMap::new();
     for (weight, list) in lists {
-        for (rank, pick) in list.iter().enumerate() {
+        let mut rank = 0;
+        for (i, pick) in list.iter().enumerate() {
+            // Equal scores share a rank, so that the order of their ids decides nothing.
+            if i > 0 && list[i - 1].score != pick.score {
+                rank = i;
+            }
             let share = weight / (FUSION + 1.0 + rank as f32);
             let entry = fused.entry(pick.slot).or_insert((Pick { score: 0.0, ..*pick }, 0.0));
             entry.0.score += share;

@@ -125,7 +125,9 @@ fn like_alone_asks_for_similar_items_and_candidates_for_an_order() {
 #[test]
 fn wish_alone_is_search_and_a_history_re_ranks_it() {
     let dir = tempfile::tempdir().unwrap();
-    let space = library(dir.path(), EngineConfig::default());
+    let mut config = EngineConfig::default();
+    config.pipelines.insert("taste".into(), PipelineConfig { search_taste: 3.0, ..PipelineConfig::default() });
+    let space = library(dir.path(), config);
     publish(&space, &ease());
     let wish = |text: &str| Query { wish: Some(text.into()), ..Query::default() };
     let found = space.answer(&wish("moonstone")).unwrap();
@@ -138,7 +140,8 @@ fn wish_alone_is_search_and_a_history_re_ranks_it() {
     assert_eq!(ids(&filtered).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["c3", "v3"]));
     for (reader, first) in [("v1", ["v2", "v3"]), ("c1", ["c2", "c3"])] {
         let history = vec![HistoryEntry::Item(reader.into())];
-        let tasteful = space.answer(&Query { history, ..wish("the") }).unwrap();
+        let scenario = Some("taste".into());
+        let tasteful = space.answer(&Query { history, scenario, ..wish("the") }).unwrap();
         assert!(first.contains(&ids(&tasteful)[0]), "{reader}: {:?}", ids(&tasteful));
     }
     // Words follow every write at once.
@@ -329,7 +332,18 @@ fn the_same_fit_gives_the_same_digest() {
     }
 }
 
-/// Made by the first version of the format (`tests/fixtures/v1`, an EASE over three pairs) and never changed since.
+/// Writes the fixture of the present version: once, when a version is new.
+#[test]
+#[ignore = "makes tests/fixtures/v1; run by hand when the format gets a new version"]
+fn make_fixture() {
+    let pairs = [("ann", "tea"), ("ann", "cake"), ("bob", "tea"), ("bob", "cake"), ("cy", "tea"), ("cy", "ham")];
+    let snapshot = sommelier_data::Snapshot::from_pairs("tiny", &pairs);
+    let trained = sommelier_engine::train(&ease(), &snapshot, &mut FitContext::quiet(1)).unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
+    trained.save(&fixtures, clock().now()).unwrap();
+}
+
+/// Made by the first version of the format (`tests/fixtures/v1`, an EASE over six pairs) and never changed since.
 #[test]
 fn artefacts_of_old_versions_open() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
