@@ -1,0 +1,26 @@
+//! A query goes in: which slate comes out? Recipes, artefacts, pipelines, the gate; knows no HTTP and no terminal.
+
+mod answer;
+mod artefact;
+mod catalogue;
+mod config;
+mod diverse;
+mod error;
+mod filter;
+mod gate;
+mod history;
+mod page;
+mod reasons;
+mod recipe;
+mod recorder;
+mod space;
+
+pub use artefact::{Artefact, ArtefactInfo, FORMAT, FileInfo, Trained, train};
+pub use config::{
+    DEFAULT_SCENARIO, DiversityConfig, DiversityMethod, EngineConfig, PipelineConfig, QueryLimits, RecordConfig, Seen,
+    SimilarityBy, SourceConfig, SourceKind,
+};
+pub use error::{EngineError, QueryError};
+pub use filter::{Filter, FilterError};
+pub use recipe::{Bound, Claim, DataConfig, Recipe};
+pub use space::{Engine, Readiness, Space, SpaceStats, log_dir, media_dir};
