@@ -1,7 +1,7 @@
 //! The log's first promises: what is appended is there after opening again, ids are stored once, one process at a time.
 
 use sommelier_core::{Event, Time};
-use sommelier_data::log::{EventRef, Log, LogError, LogOptions, Resume};
+use sommelier_data::log::{BulkReport, EventRef, Log, LogError, LogOptions, Resume};
 use sommelier_data::{KindRules, StoreEngine};
 
 fn now() -> Time {
@@ -43,7 +43,7 @@ fn a_bulk_import_is_resumed_and_done_once() {
         for n in 0..count {
             bulk.push(&EventRef::new(&format!("u{}", n % 3), &format!("i{n}"), "view", now())).unwrap();
         }
-        let report = if commit { bulk.commit().unwrap() } else { Default::default() };
+        let report = if commit { bulk.commit().unwrap() } else { BulkReport::default() };
         (resume, report.stored, report.resumed)
     };
     assert_eq!(push(25, false), (Resume::Fresh, 0, 0));

@@ -252,7 +252,7 @@ fn run_and_kill(dir: &Path, cycle: usize, rng: &mut Rng) -> Vec<String> {
         lines
     });
     if !at_once {
-        wait.recv_timeout(Duration::from_secs(60)).expect("the writer never opened the log");
+        wait.recv_timeout(Duration::from_mins(1)).expect("the writer never opened the log");
     }
     std::thread::sleep(delay);
     child.kill().unwrap();

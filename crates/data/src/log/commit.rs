@@ -151,7 +151,7 @@ impl<'a> Pen<'a> {
             Write::Delete(item, id) => self.revise(item, &id, None).map(Done::Deleted),
             Write::Slates(slates) => {
                 for slate in slates {
-                    self.slate(slate)?;
+                    self.slate(&slate)?;
                 }
                 Ok(Done::Written)
             }
@@ -223,25 +223,24 @@ impl<'a> Pen<'a> {
         Ok(existed)
     }
 
-    fn slate(&mut self, slate: SlateRecord) -> Result<(), LogError> {
+    fn slate(&mut self, slate: &SlateRecord) -> Result<(), LogError> {
         let id = slate.slate.id.clone();
         // A slate recorded again replaces the first and keeps its offset.
         let before = match self.slates.get(&id) {
             Some(&offset) => Some(offset),
             None => self.reader.read::<StoredSlate>(Table::Slates, id.as_bytes())?.map(|s| s.offset),
         };
-        let offset = match before {
-            Some(offset) => offset,
-            None => {
-                self.counters.slates += 1;
-                self.next_offset(&Record::Slate { id: id.clone() })
-            }
+        let offset = if let Some(offset) = before {
+            offset
+        } else {
+            self.counters.slates += 1;
+            self.next_offset(&Record::Slate { id: id.clone() })
         };
         if let Some(user) = slate.user.as_ref().or(slate.query.user.as_ref()) {
             let key = super::catalogue::user_slate_key(user, &id);
             put(&mut self.batch, Table::UserSlates, &key, &());
         }
-        put(&mut self.batch, Table::Slates, id.as_bytes(), &StoredSlate { offset, json: json(&slate) });
+        put(&mut self.batch, Table::Slates, id.as_bytes(), &StoredSlate { offset, json: json(slate) });
         self.slates.insert(id, offset);
         Ok(())
     }

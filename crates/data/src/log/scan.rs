@@ -1,6 +1,7 @@
 //! Reading events: of a user or an item newest first, and all of them in order of arrival.
 
 use super::record::{EventKey, Record, StoredEvent, event_key, id_prefix, read_event_key};
+use super::segment::search;
 use super::{Log, LogError, Reader, Segment, prefix_end};
 use crate::store::Table;
 use sommelier_core::Event;
@@ -165,7 +166,7 @@ impl Reader<'_> {
         let order = segment.by_arrival()?;
         let from = (reached - segment.info.base) as u32;
         // Offsets have gaps after a rewrite, so the first row is searched for.
-        let start = segment.search(order.len(), |n| Ok(segment.seq(order[n] as usize)? < from))?;
+        let start = search(order.len(), |n| Ok(segment.seq(order[n] as usize)? < from))?;
         for &row in &order[start..] {
             let row = row as usize;
             if events.len() == limit {

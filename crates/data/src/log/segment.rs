@@ -251,9 +251,8 @@ impl Segment {
             let width = match section {
                 Section::Item | Section::Seq => 4,
                 Section::Kind => 1,
-                Section::At => 8,
                 Section::Value if self.footer.values == ValueWidth::F32 => 4,
-                Section::Value => 8,
+                Section::At | Section::Value => 8,
                 // Dictionaries and indexes concern rows all over the file.
                 _ => return None,
             };
@@ -380,7 +379,7 @@ impl Segment {
 
     pub fn extra(&self, row: usize) -> Result<Option<Extra>, LogError> {
         let count = self.entries(Section::ExtraRow, 4);
-        let n = self.search(count, |n| Ok((self.u32_at(Section::ExtraRow, n)? as usize) < row))?;
+        let n = search(count, |n| Ok((self.u32_at(Section::ExtraRow, n)? as usize) < row))?;
         if n == count || self.u32_at(Section::ExtraRow, n)? as usize != row {
             return Ok(None);
         }
@@ -391,24 +390,6 @@ impl Segment {
         extra.map(Some).map_err(|e| self.damage(format!("row {row} cannot be read: {e}"), None))
     }
 
-    /// First of `count` places where `before` is false.
-    pub fn search(
-        &self,
-        count: usize,
-        before: impl Fn(usize) -> Result<bool, LogError>,
-    ) -> Result<usize, LogError> {
-        let (mut low, mut high) = (0, count);
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            if before(middle)? {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low)
-    }
-
     /// How many of `range` come before `key` in time and arrival.
     pub fn rows_before(
         &self,
@@ -416,7 +397,7 @@ impl Segment {
         key: super::EventKey,
         row_at: impl Fn(usize) -> Result<usize, LogError>,
     ) -> Result<usize, LogError> {
-        self.search(range.len(), |n| {
+        search(range.len(), |n| {
             let row = row_at(range.start + n)?;
             Ok((self.at(row)?, self.offset(row)?) < (key.at, key.offset))
         })
@@ -446,7 +427,7 @@ impl Segment {
     pub fn find_event(&self, id: &str) -> Result<Vec<usize>, LogError> {
         let wanted = hash(id.as_bytes());
         let count = self.ids();
-        let mut n = self.search(count, |n| Ok(self.id_hash(n)? < wanted))?;
+        let mut n = search(count, |n| Ok(self.id_hash(n)? < wanted))?;
         let mut rows = Vec::new();
         while n < count && self.id_hash(n)? == wanted {
             let row = self.u32_at(Section::IdRow, n)? as usize;
@@ -479,6 +460,23 @@ impl Segment {
             ValueWidth::F64 => u64s(bytes).map(f64::from_bits).collect(),
         })
     }
+}
+
+/// First of `count` places where `before` is false.
+pub(super) fn search(
+    count: usize,
+    before: impl Fn(usize) -> Result<bool, LogError>,
+) -> Result<usize, LogError> {
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if before(middle)? {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
 }
 
 pub(super) fn u32s(bytes: &[u8]) -> impl ExactSizeIterator<Item = u32> + '_ {

@@ -122,7 +122,7 @@ impl Check<'_> {
                 match unseal::<SegmentInfo>(key, value) {
                     Ok(info) => check.segment(info),
                     Err(what) => {
-                        check.report(format!("a segment entry: {what}"), "the events of one import batch")
+                        check.report(format!("a segment entry: {what}"), "the events of one import batch");
                     }
                 }
             }
