@@ -349,6 +349,7 @@ fn plain(text: &str) -> bool {
     text.chars().all(|c| matches!(c, ' '..='~' | '\u{a0}'..='\u{17f}' | '‘'..='”' | '…' | '—'))
 }
 
+#[derive(Clone, Copy)]
 struct Art {
     x: f64,
     y: f64,
@@ -564,7 +565,7 @@ fn draw(svg: &mut String, motif: Motif, a: Art, rng: &mut Rng) {
                 let mut at = x - step;
                 while at < right + step {
                     path.push_str("h33v-26h-20v13h7");
-                    path.push_str("M");
+                    path.push('M');
                     at += step;
                     let _ = write!(path, "{:.0} {row:.0}", at - 7.0);
                     path.push_str("h7");

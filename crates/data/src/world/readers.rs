@@ -516,7 +516,7 @@ impl<'a> Life<'a> {
             let appeals = self.appeals(start);
             let session = format!("{}-{}", self.reader.id, number + 1);
             let mut at = start;
-            for _ in 0..1 + self.rng.below(4) {
+            for _ in 0..=self.rng.below(4) {
                 let recent = before.filter(|&(_, when)| at - when < 45 * DAY).map(|(book, _)| book);
                 let Some(book) = self.choose(recent, &appeals, start) else { break };
                 self.taken[book] = true;
