@@ -10,7 +10,7 @@
 //! posts events in batches of 10, up to 500 a second. Prints one JSON document.
 
 use serde_json::{Value, json};
-use sommelier_core::{Event, FitContext, SystemClock, Time};
+use sommelier_core::{Clock, Event, FitContext, SystemClock, Time};
 use sommelier_data::import::{ImportContext, ImportOptions, load};
 use sommelier_engine::{Engine, EngineConfig, Recipe, train};
 use sommelier_server::{ServerConfig, bind};
@@ -95,7 +95,7 @@ fn open(dir: &Path) -> Arc<Engine> {
 
 /// Imports and trains where that has not happened yet; the users to ask for.
 fn prepare(options: &Options) -> Vec<String> {
-    let context = ImportContext::default();
+    let context = ImportContext::quiet(SystemClock.now());
     let rules = EngineConfig::default().events;
     let (snapshot, _) =
         load(&options.data, &ImportOptions::default(), &rules, &context).expect("readable data");

@@ -6,7 +6,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::marker::PhantomData;
 use std::time::Duration;
 
 /// Reads on after a refusal so that the caller, still sending, gets to see it; but not for ever.
@@ -15,6 +18,25 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 
 /// A JSON body of type `T`.
 pub struct Json<T>(pub T);
+
+/// A `T` written as a JSON object. Left to itself, serde would also take a bare list of a struct's fields.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
+        struct Visit<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Visit<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("an object {…}")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Visit(PhantomData))
+    }
+}
 
 /// How a body is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +63,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
                 "expected application/json here, received NDJSON",
             ));
         }
-        parse(&text).map(Json)
+        parse::<Object<T>>(&text).map(|object| Json(object.0))
     }
 }
 

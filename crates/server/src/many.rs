@@ -1,6 +1,6 @@
 //! Many things in one body: an array, one a line, or a single one; taken whole or not at all, with a list of what is wrong.
 
-use crate::body::{Shape, Text, parse, read_json, read_value};
+use crate::body::{Object, Shape, Text, parse, read_json, read_value};
 use crate::problem::{self, Fault, Kind, Problem};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -51,7 +51,7 @@ fn read_lines<T: DeserializeOwned>(text: &str) -> Entries<T> {
     let written = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     for (index, (line, text)) in written.enumerate() {
         match read_json(text) {
-            Ok(thing) => {
+            Ok(Object(thing)) => {
                 things.push((index, thing));
                 lines.push(line + 1);
             }
@@ -63,11 +63,13 @@ fn read_lines<T: DeserializeOwned>(text: &str) -> Entries<T> {
 
 fn read_array<T: DeserializeOwned>(text: &str) -> Result<Entries<T>, Problem> {
     if !text.trim_start().starts_with('[') {
-        return Ok((vec![(0, parse(text)?)], Vec::new(), Vec::new()));
+        return Ok((vec![(0, parse::<Object<T>>(text)?.0)], Vec::new(), Vec::new()));
     }
     // Nearly every request is in order, and then one pass is enough.
-    let problem = match parse::<Vec<T>>(text) {
-        Ok(things) => return Ok((things.into_iter().enumerate().collect(), Vec::new(), Vec::new())),
+    let problem = match parse::<Vec<Object<T>>>(text) {
+        Ok(things) => {
+            return Ok((things.into_iter().map(|o| o.0).enumerate().collect(), Vec::new(), Vec::new()));
+        }
         Err(problem) if problem.kind() == &problem::BAD_JSON => return Err(problem),
         Err(problem) => problem,
     };
@@ -76,7 +78,7 @@ fn read_array<T: DeserializeOwned>(text: &str) -> Result<Entries<T>, Problem> {
     let (mut things, mut faults) = (Vec::new(), Vec::new());
     for (index, value) in values.into_iter().enumerate() {
         match read_value(value) {
-            Ok(thing) => things.push((index, thing)),
+            Ok(Object(thing)) => things.push((index, thing)),
             Err(wrong) => faults.push(wrong.fault(index, None)),
         }
     }
@@ -122,6 +124,13 @@ mod tests {
     fn too_many_are_refused_as_a_whole() {
         let text = format!("[{}]", vec![GOOD; 6].join(","));
         assert_eq!(events(Shape::Json, &text).unwrap_err().kind(), &problem::TOO_LARGE);
+    }
+
+    #[test]
+    fn a_list_of_fields_is_no_event() {
+        let problem = events(Shape::Json, r#"[["id", "u", "i", "view"]]"#).unwrap_err();
+        assert!(problem.detail().contains("expected an object"), "{}", problem.detail());
+        assert!(events(Shape::Lines, r#"["id", "u", "i", "view"]"#).is_err());
     }
 
     #[test]
