@@ -1,4 +1,5 @@
 //! Bad input is data: every kind of damage gives the good rows and a list of what was wrong, or a clear error.
+#![allow(clippy::format_collect)] // Test data reads best as one expression.
 
 use sommelier_core::Time;
 use sommelier_data::import::{
@@ -272,7 +273,7 @@ fn json_ten_thousand_deep() {
     let gorse = format!("{{\"UserId\":\"a\"}}\n{{\"UserId\":\"b\",\"Labels\":{deep}}}\n");
     let (_, r) = plain(&file("users.jsonl", gorse));
     assert_eq!((r.users, r.skipped), (1, 1));
-    let array = error(&file("x.json", format!("[{}", deep))).to_string();
+    let array = error(&file("x.json", format!("[{deep}"))).to_string();
     assert!(array.contains("one object a line"), "{array}");
 }
 
