@@ -399,6 +399,19 @@ fn gorse_recbole_sequences_and_pairs() {
 }
 
 #[test]
+fn a_format_asked_for_leaves_tables_beside_lists_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("history.txt"), "u1 i3 i1 i2\nu2 i2\n").unwrap();
+    std::fs::write(dir.path().join("items.tsv"), "item_id\ttitle\ni1\tOne\n").unwrap();
+    let options = ImportOptions { format: Some("sequences".parse().unwrap()), ..Default::default() };
+    let (s, r) = read(dir.path(), &options).unwrap();
+    assert_eq!((r.events, r.items, s.times), (4, 1, TimeQuality::Order));
+    // Names without digits are no ids to the detective; asking for the format reads them all the same.
+    let (_, r) = read(&file("x.txt", "ann tea milk\nbob tea\n").path, &options).unwrap();
+    assert_eq!(r.events, 3);
+}
+
+#[test]
 fn a_folder_with_two_candidates_for_the_events_asks() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.csv"), "user,item\na,b\n").unwrap();

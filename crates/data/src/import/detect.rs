@@ -119,8 +119,11 @@ fn look(source: &Source, options: &ImportOptions, single: bool) -> Result<Look, 
     if first_line.is_empty() {
         return Err(ImportError::Empty { file: name });
     }
-    let wants = |f: Format| options.format == Some(f);
-    if (options.format.is_none() || wants(Format::Movielens)) && options.map.is_empty() {
+    // Tables lie beside lists; a format that was asked for says what the lists are, not that all files are lists.
+    let lists = matches!(options.format, Some(Format::Sequences | Format::Pairs));
+    let format = options.format.filter(|_| !lists || single || is_list(&head));
+    let wants = |f: Format| format == Some(f);
+    if (format.is_none() || wants(Format::Movielens)) && options.map.is_empty() {
         match movielens::known(source, &first_line) {
             Some(Known::Plan(file)) => {
                 let split = if file.part == Part::Whole { None } else { split };
@@ -130,24 +133,24 @@ fn look(source: &Source, options: &ImportOptions, single: bool) -> Result<Look, 
             None => {}
         }
     }
-    if wants(Format::Gorse) || (options.format.is_none() && is_gorse(&first_line)) {
+    if wants(Format::Gorse) || (format.is_none() && is_gorse(&first_line)) {
         return Ok(Look::Plan(Box::new(gorse_plan(source)), None));
     }
-    if wants(Format::Jsonl) || (options.format.is_none() && first_line.trim_start().starts_with('{')) {
+    if wants(Format::Jsonl) || (format.is_none() && first_line.trim_start().starts_with('{')) {
         return json(source, options, &head, split);
     }
-    if options.format.is_none() && first_line.trim_start().starts_with('[') {
+    if format.is_none() && first_line.trim_start().starts_with('[') {
         return Err(ImportError::Unreadable {
             file: name,
             reason: "a JSON array; expected one object a line. Convert it with: jq -c '.[]'".into(),
         });
     }
-    if wants(Format::Recbole) || (options.format.is_none() && is_recbole(&first_line)) {
+    if wants(Format::Recbole) || (format.is_none() && is_recbole(&first_line)) {
         return recbole(source, options, &head, split);
     }
     if wants(Format::Sequences)
         || wants(Format::Pairs)
-        || (options.format.is_none() && options.map.is_empty() && is_list(&head))
+        || (format.is_none() && options.map.is_empty() && is_list(&head))
     {
         let layout = if is_candidates(&head, split.as_ref()) { Layout::Candidates } else { Layout::List };
         let kind = options.kind.clone().unwrap_or_else(|| "view".into());
