@@ -3,6 +3,10 @@
 use crate::{
     BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model, PopularityConfig, Weights,
 };
+use crate::{
+    Item2vecConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, Rp3betaConfig, SlimConfig,
+    SparseEaseConfig, UserKnnConfig,
+};
 use serde::{Deserialize, Serialize};
 use sommelier_core::FitContext;
 use sommelier_data::snapshot::Snapshot;
@@ -58,6 +62,14 @@ models! {
     Ease(EaseConfig) = "ease",
     Ials(IalsConfig) = "ials",
     Bpr(BprConfig) = "bpr",
+    Random(RandomConfig) = "random",
+    UserKnn(UserKnnConfig) = "user_knn",
+    Rp3beta(Rp3betaConfig) = "rp3beta",
+    Slim(SlimConfig) = "slim",
+    SparseEase(SparseEaseConfig) = "sparse_ease",
+    PureSvd(PureSvdConfig) = "pure_svd",
+    Item2vec(Item2vecConfig) = "item2vec",
+    MetaProd2vec(MetaProd2vecConfig) = "meta_prod2vec",
 }
 
 #[cfg(test)]

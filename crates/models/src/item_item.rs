@@ -24,6 +24,11 @@ impl ItemItem {
         self.weights.cols
     }
 
+    #[cfg(test)]
+    pub fn matrix(&self) -> &Csr {
+        &self.weights
+    }
+
     /// The known items of the profile and what each counts.
     fn profile(&self, q: &ResolvedQuery) -> Vec<(usize, f32)> {
         known_profile(q, self.items(), self.weighted)
@@ -138,6 +143,15 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub fn new(items: usize) -> Scratch {
         Scratch { sum: vec![0.0; items], seen: vec![false; items], touched: Vec::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.sum.len()
+    }
+
+    /// The sum at `at`; 0 where nothing was added and past the end.
+    pub fn get(&self, at: usize) -> f32 {
+        self.sum.get(at).copied().unwrap_or(0.0)
     }
 
     #[inline]

@@ -20,7 +20,8 @@ use crate::FitError;
 use crate::model::{plan, require};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sommelier_core::{Csr, FitContext};
+use sommelier_core::{Allowed, Csr, FitContext};
+use sommelier_index::exact::TopK;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -61,7 +62,7 @@ pub struct Similarity {
 }
 
 impl Similarity {
-    fn check(&self) -> Result<(), FitError> {
+    pub(crate) fn check(&self) -> Result<(), FitError> {
         require("top_k", self.top_k as f64, self.top_k > 0, "at least 1")?;
         require("shrink", self.shrink.into(), self.shrink >= 0.0, "0 or more")?;
         require("k1", self.k1.into(), self.k1 >= 0.0, "0 or more")?;
@@ -70,29 +71,58 @@ impl Similarity {
         require("beta", self.beta.into(), self.beta >= 0.0, "0 or more")
     }
 
-    /// The entries of `rows` as the similarity sees them.
-    fn prepare(&self, rows: &Csr) -> Result<Csr, FitError> {
+    /// The entries of `rows` as the similarity sees them, and what it takes to see one more row the same way.
+    pub(crate) fn prepare(&self, rows: &Csr) -> Result<(Csr, Columns), FitError> {
         let mut out = rows.clone();
-        if matches!(self.measure, Measure::Tversky | Measure::Jaccard) {
-            out.value.fill(1.0);
-            return Ok(out);
+        let mut columns = Columns::default();
+        if self.weighting != Weighting::None {
+            columns.weigh(rows);
         }
-        weigh(&mut out, self);
+        each_row(&mut out, |index, values| self.weigh_row(&columns, index, values));
         if self.measure == Measure::AdjustedCosine {
-            take_off_column_means(&mut out);
+            columns.means = column_means(&out);
+            each_row(&mut out, |index, values| take_off(&columns.means, index, values));
             if out.value.iter().all(|v| v.abs() < 1e-6) {
-                let why = "adjusted cosine compares weights that differ, and here every weight of a user is the same; use similarity = \"cosine\"";
+                let why = "adjusted cosine compares weights that differ, and here they are all the same; use similarity = \"cosine\"";
                 return Err(FitError::NoData(why.into()));
             }
         }
         drop_zeros(&mut out);
-        Ok(out)
+        Ok((out, columns))
+    }
+
+    /// One row, of the matrix or new to it, as the similarity sees it.
+    pub(crate) fn prepare_row(&self, columns: &Columns, index: &[u32], values: &mut [f32]) {
+        self.weigh_row(columns, index, values);
+        if self.measure == Measure::AdjustedCosine {
+            take_off(&columns.means, index, values);
+        }
+    }
+
+    fn weigh_row(&self, columns: &Columns, index: &[u32], values: &mut [f32]) {
+        if matches!(self.measure, Measure::Tversky | Measure::Jaccard) {
+            values.fill(1.0);
+            return;
+        }
+        let (k1, b) = (f64::from(self.k1), f64::from(self.b));
+        let len: f64 = values.iter().map(|&v| f64::from(v)).sum();
+        for (&c, v) in index.iter().zip(values) {
+            let x = f64::from(*v);
+            *v = match self.weighting {
+                Weighting::None => continue,
+                Weighting::TfIdf => x.sqrt() * columns.idf[c as usize],
+                Weighting::Bm25 => {
+                    x * (k1 + 1.0) / (k1 * (1.0 - b + b * len / columns.mean_len) + x)
+                        * columns.idf[c as usize]
+                }
+            } as f32;
+        }
     }
 
     /// Similarity of rows with size `a` (the one asking) and `b`, whose inner product is `d`; sizes are norms,
     /// or numbers of entries for the set measures.
     #[inline]
-    fn of(&self, d: f32, a: f32, b: f32) -> f32 {
+    pub(crate) fn of(&self, d: f32, a: f32, b: f32) -> f32 {
         let (alpha, beta) =
             if self.measure == Measure::Jaccard { (1.0, 1.0) } else { (self.alpha, self.beta) };
         let denominator = match self.measure {
@@ -103,7 +133,7 @@ impl Similarity {
         if denominator > 0.0 { d / denominator } else { 0.0 }
     }
 
-    fn size(&self, values: &[f32]) -> f32 {
+    pub(crate) fn size(&self, values: &[f32]) -> f32 {
         match self.measure {
             Measure::Tversky | Measure::Jaccard => values.len() as f32,
             _ => values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32,
@@ -111,27 +141,10 @@ impl Similarity {
     }
 }
 
-fn weigh(rows: &mut Csr, options: &Similarity) {
-    if options.weighting == Weighting::None {
-        return;
-    }
-    let n = rows.rows();
-    let mut column = vec![0usize; rows.cols];
-    rows.index.iter().for_each(|&c| column[c as usize] += 1);
-    let idf: Vec<f64> = column.iter().map(|&c| (n as f64).ln() - (c as f64).ln_1p()).collect();
-    let sum: f64 = rows.value.iter().map(|&v| f64::from(v)).sum();
-    let mean_len = sum / n as f64;
-    let (k1, b) = (f64::from(options.k1), f64::from(options.b));
-    for r in 0..n {
-        let range = rows.ptr[r]..rows.ptr[r + 1];
-        let len: f64 = rows.value[range.clone()].iter().map(|&v| f64::from(v)).sum();
-        for e in range {
-            let (x, idf) = (f64::from(rows.value[e]), idf[rows.index[e] as usize]);
-            rows.value[e] = match options.weighting {
-                Weighting::TfIdf => x.sqrt() * idf,
-                _ => x * (k1 + 1.0) / (k1 * (1.0 - b + b * len / mean_len) + x) * idf,
-            } as f32;
-        }
+fn each_row(m: &mut Csr, mut work: impl FnMut(&[u32], &mut [f32])) {
+    for r in 0..m.rows() {
+        let range = m.ptr[r]..m.ptr[r + 1];
+        work(&m.index[range.clone()], &mut m.value[range]);
     }
 }
 
@@ -153,16 +166,36 @@ fn drop_zeros(rows: &mut Csr) {
     rows.value.truncate(kept);
 }
 
-fn take_off_column_means(rows: &mut Csr) {
+/// What weighing one row takes from the whole matrix; empty where the options do not need it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Columns {
+    idf: Vec<f64>,
+    mean_len: f64,
+    means: Vec<f32>,
+}
+
+impl Columns {
+    fn weigh(&mut self, rows: &Csr) {
+        let n = rows.rows();
+        let mut entries = vec![0usize; rows.cols];
+        rows.index.iter().for_each(|&c| entries[c as usize] += 1);
+        self.idf = entries.iter().map(|&c| (n as f64).ln() - (c as f64).ln_1p()).collect();
+        self.mean_len = rows.value.iter().map(|&v| f64::from(v)).sum::<f64>() / n as f64;
+    }
+}
+
+/// Mean of each column over its own entries.
+fn column_means(rows: &Csr) -> Vec<f32> {
     let mut sums = vec![(0f64, 0usize); rows.cols];
     for (&c, &v) in rows.index.iter().zip(&rows.value) {
         let s = &mut sums[c as usize];
         *s = (s.0 + f64::from(v), s.1 + 1);
     }
-    for (&c, v) in rows.index.iter().zip(&mut rows.value) {
-        let (sum, count) = sums[c as usize];
-        *v = (f64::from(*v) - sum / count as f64) as f32;
-    }
+    sums.into_iter().map(|(sum, count)| (sum / count.max(1) as f64) as f32).collect()
+}
+
+fn take_off(means: &[f32], index: &[u32], values: &mut [f32]) {
+    index.iter().zip(values).for_each(|(&c, v)| *v -= means[c as usize]);
 }
 
 /// For each row of `rows` the `top_k` most similar other rows: row r of the result holds their similarities.
@@ -174,18 +207,23 @@ pub fn neighbours(rows: &Csr, options: &Similarity, ctx: &FitContext) -> Result<
     let bytes = 24 * rows.nnz() as u64 + 16 * kept + (ctx.threads * n * 8) as u64 + 1024;
     plan(ctx, bytes, "the matrix twice, all neighbours, a row of sums a thread", "lower top_k")?;
     ctx.cancel.check()?;
-    let matrix = Ranked::new(options.prepare(rows)?, options);
+    let (rows, _) = options.prepare(rows)?;
+    let columns = rows.transpose();
+    let sizes: Vec<f32> = (0..n).map(|r| options.size(rows.row(r).1)).collect();
     ctx.progress.start("neighbours", Some(n as u64));
     let done = AtomicU64::new(0);
     let lists: Vec<Vec<(u32, f32)>> = (0..n)
         .into_par_iter()
         .map_init(
-            || Sums::new(n, options.top_k),
-            |sums, r| {
+            || (vec![UNTOUCHED; n], vec![0u32; n + 1]),
+            |(sums, touched), r| {
                 if r % 64 == 0 {
                     ctx.progress.at(done.fetch_add(64, Ordering::Relaxed));
                 }
-                if ctx.cancel.is_cancelled() { Vec::new() } else { matrix.nearest(r, options, sums) }
+                if ctx.cancel.is_cancelled() {
+                    return Vec::new();
+                }
+                nearest(r, &rows, &columns, &sizes, options, (sums, touched))
             },
         )
         .collect();
@@ -200,98 +238,42 @@ pub fn neighbours(rows: &Csr, options: &Similarity, ctx: &FitContext) -> Result<
     Ok(out)
 }
 
-/// The prepared matrix, and its transpose with rows named by rank: the fullest rows, which nearly every column meets,
-/// are ranked first, so that most sums fall into the first cache.
-struct Ranked {
-    rows: Csr,
-    /// Columns × ranks.
-    columns: Csr,
-    /// Whether every entry is 1.
-    ones: bool,
-    /// `row_of[rank]`, its inverse, and each rank's size.
-    row_of: Vec<u32>,
-    rank_of: Vec<u32>,
-    sizes: Vec<f32>,
-}
-
-/// A thread's sums, by rank, which ranks were met, and the best so far.
-struct Sums {
-    sum: Vec<f32>,
-    met: Vec<u32>,
-    best: Vec<(f32, u32)>,
-}
-
-impl Sums {
-    fn new(n: usize, top_k: usize) -> Sums {
-        Sums { sum: vec![UNTOUCHED; n], met: vec![0; n + 1], best: Vec::with_capacity(2 * top_k.min(n) + 64) }
-    }
-}
-
 /// A sum nothing was added to: minus zero, which adding a number other than minus zero never leaves behind.
 const UNTOUCHED: f32 = -0.0;
 
-impl Ranked {
-    fn new(rows: Csr, options: &Similarity) -> Ranked {
-        let n = rows.rows();
-        let mut row_of: Vec<u32> = (0..n as u32).collect();
-        row_of.sort_by_key(|&r| std::cmp::Reverse(rows.row_len(r as usize)));
-        let mut rank_of = vec![0u32; n];
-        row_of.iter().enumerate().for_each(|(rank, &r)| rank_of[r as usize] = rank as u32);
-        let sizes = row_of.iter().map(|&r| options.size(rows.row(r as usize).1)).collect();
-        let mut columns = rows.transpose();
-        columns.index.iter_mut().for_each(|r| *r = rank_of[*r as usize]);
-        let ones = rows.value.iter().all(|&v| v == 1.0);
-        Ranked { rows, columns, ones, row_of, rank_of, sizes }
-    }
-
-    /// The neighbours of row `r`, by index.
-    fn nearest(&self, r: usize, options: &Similarity, sums: &mut Sums) -> Vec<(u32, f32)> {
-        let mut count = 0;
-        // Noted on every visit, counted on the first: no branch to mispredict.
-        let mut add = |other: u32, product: f32| {
-            let sum = &mut sums.sum[other as usize];
-            if let Some(next) = sums.met.get_mut(count) {
+/// The neighbours of row `r`, by index. `sums` is untouched everywhere before and after.
+fn nearest(
+    r: usize,
+    rows: &Csr,
+    columns: &Csr,
+    sizes: &[f32],
+    options: &Similarity,
+    (sums, touched): (&mut [f32], &mut [u32]),
+) -> Vec<(u32, f32)> {
+    let mut count = 0;
+    let (index, value) = rows.row(r);
+    for (&c, &x) in index.iter().zip(value) {
+        let (others, values) = columns.row(c as usize);
+        for (&other, &y) in others.iter().zip(values) {
+            // Noted on every visit, counted on the first: no branch to mispredict.
+            let sum = &mut sums[other as usize];
+            if let Some(next) = touched.get_mut(count) {
                 *next = other;
             }
             count += usize::from(sum.to_bits() == UNTOUCHED.to_bits());
-            *sum += product;
-        };
-        let (index, value) = self.rows.row(r);
-        for (&c, &x) in index.iter().zip(value) {
-            let (others, values) = self.columns.row(c as usize);
-            if self.ones {
-                others.iter().for_each(|&other| add(other, 1.0));
-            } else {
-                others.iter().zip(values).for_each(|(&other, &y)| add(other, x * y));
-            }
+            *sum += x * y;
         }
-        let me = self.rank_of[r] as usize;
-        let mine = self.sizes[me];
-        let better = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        let room = 2 * options.top_k.min(self.sizes.len()) + 64;
-        let mut bar = f32::MIN_POSITIVE;
-        sums.best.clear();
-        for &other in &sums.met[..count.min(sums.met.len())] {
-            let at = other as usize;
-            let d = std::mem::replace(&mut sums.sum[at], UNTOUCHED);
-            let similarity = options.of(d, mine, self.sizes[at]);
-            if similarity >= bar && at != me {
-                sums.best.push((similarity, self.row_of[at]));
-                if sums.best.len() == room {
-                    // Of a full buffer the worse half goes; what is worse than the rest never comes in again.
-                    sums.best.select_nth_unstable_by(options.top_k - 1, better);
-                    sums.best.truncate(options.top_k);
-                    bar = sums.best[options.top_k - 1].0;
-                }
-            }
-        }
-        if sums.best.len() > options.top_k {
-            sums.best.select_nth_unstable_by(options.top_k - 1, better);
-            sums.best.truncate(options.top_k);
-        }
-        let mut list: Vec<(u32, f32)> =
-            sums.best.iter().map(|&(similarity, row)| (row, similarity)).collect();
-        list.sort_unstable_by_key(|e| e.0);
-        list
     }
+    let mut best = TopK::new(options.top_k);
+    let everything = Allowed::everything();
+    for &other in &touched[..count.min(touched.len())] {
+        let d = std::mem::replace(&mut sums[other as usize], UNTOUCHED);
+        let similarity = options.of(d, sizes[r], sizes[other as usize]);
+        if similarity > 0.0 && other as usize != r {
+            best.offer(similarity, other, &everything);
+        }
+    }
+    let mut list: Vec<(u32, f32)> = best.into_sorted().into_iter().map(|c| (c.item.0, c.score)).collect();
+    list.sort_unstable_by_key(|e| e.0);
+    list
 }

@@ -36,9 +36,7 @@ pub fn write(work: &mut Work<'_>) -> Result<(), ExportError> {
 
     let mut types = BTreeMap::new();
     work.items(|_, items| {
-        for item in &items {
-            learn(&mut types, &item.properties);
-        }
+        items.iter().for_each(|item| learn(&mut types, &item.properties));
         Ok(())
     })?;
     let mut out = work.create(&format!("{name}.item"))?;
@@ -62,9 +60,7 @@ pub fn write(work: &mut Work<'_>) -> Result<(), ExportError> {
 
     let mut types = BTreeMap::new();
     work.users(|_, users| {
-        for user in &users {
-            learn(&mut types, &user.properties);
-        }
+        users.iter().for_each(|user| learn(&mut types, &user.properties));
         Ok(())
     })?;
     let mut out = work.create(&format!("{name}.user"))?;

@@ -1,0 +1,76 @@
+//! Each model's metric on real data stays in a stated interval. Skipped, with a message, where the data is not there.
+
+use sommelier_core::{Allowed, FitContext, ItemIx, ResolvedQuery, Time};
+use sommelier_data::{Holdout, KindRules, import};
+use sommelier_models::{Model, ModelConfig};
+use std::path::PathBuf;
+
+/// What a data set is asked: where its files are, how they are split, at which cut-off.
+struct Set {
+    path: &'static str,
+    split: &'static str,
+    at: usize,
+    /// Every how many-th test case counts.
+    every: usize,
+}
+
+const GOWALLA: Set = Set { path: "gowalla", split: "given", at: 20, every: 8 };
+
+/// Fits each config and checks that its mean recall is in its interval.
+fn check(set: &Set, bands: &[(&str, std::ops::Range<f64>)]) {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let folder = root.join(set.path.split('/').next().unwrap());
+    if !folder.exists() {
+        eprintln!("skipped: {} is not here", folder.display());
+        return;
+    }
+    let path = root.join(set.path);
+    let quiet = import::ImportContext::quiet(Time::default());
+    let (snapshot, _) =
+        import::load(&path, &import::ImportOptions::default(), &KindRules::default(), &quiet).unwrap();
+    let split = set.split.parse::<sommelier_data::SplitSpec>().unwrap().apply(&snapshot, 1, false).unwrap();
+    for (config, band) in bands {
+        let config: ModelConfig = toml::from_str(config).unwrap();
+        let model = config.fit(&split.train, &mut FitContext::quiet(1)).unwrap();
+        let recall = recall(&*model, &split.test, set);
+        println!("{}: recall@{} {recall:.4} {config:?}", set.path, set.at);
+        assert!(
+            band.contains(&recall),
+            "{}: recall@{} {recall:.4} is not in {band:?}; {config:?}",
+            set.path,
+            set.at
+        );
+    }
+}
+
+/// Mean share of the relevant items among the best `at`, of all items or of the candidates that came with the data;
+/// items of the history are left out.
+fn recall(model: &dyn Model, asked: &Holdout, set: &Set) -> f64 {
+    let cases: Vec<usize> = (0..asked.cases()).step_by(set.every).collect();
+    let mut sum = 0.0;
+    for block in cases.chunks(512) {
+        let queries: Vec<ResolvedQuery> = block.iter().map(|&c| asked.query(c)).collect();
+        let allowed: Vec<Allowed> =
+            block.iter().zip(&queries).map(|(&c, q)| allowed(asked, c, q, model.items())).collect();
+        for (&c, list) in block.iter().zip(model.retrieve_batch(&queries, set.at, &allowed)) {
+            let targets = asked.targets_of(c);
+            let hits = list.iter().filter(|found| targets.binary_search(&found.item.0).is_ok()).count();
+            sum += hits as f64 / targets.len() as f64;
+        }
+    }
+    sum / cases.len() as f64
+}
+
+fn allowed(asked: &Holdout, case: usize, q: &ResolvedQuery, items: usize) -> Allowed {
+    let Some(candidates) = &asked.candidates else {
+        return Allowed::everything().without(q.history.iter().map(|s| s.item));
+    };
+    let mut these = sommelier_core::BitSet::none(items);
+    candidates[case].iter().for_each(|&i| these.insert(ItemIx(i).ix()));
+    Allowed::only(std::sync::Arc::new(these))
+}
+
+#[test]
+fn gowalla() {
+    check(&GOWALLA, &[("kind = 'rp3beta'", 0.182..0.195)]);
+}
