@@ -614,10 +614,10 @@ fn support(d: &Diagnosis, snapshot: &Snapshot) -> Vec<Support> {
         has(&["genres", "categories", "category", "attributes", "tags", "brand", "moods", "subjects"]);
     match labels {
         0 => {
-            add("filters, diversity by kind", Verdict::No, "items have no genres, categories or tags".into())
+            add("filters, diversity by kind", Verdict::No, "items have no genres, categories or tags".into());
         }
         n if covered(n) => {
-            add("filters, diversity by kind", Verdict::Yes, "nearly all items carry labels".into())
+            add("filters, diversity by kind", Verdict::Yes, "nearly all items carry labels".into());
         }
         n => add(
             "filters, diversity by kind",

@@ -1,4 +1,5 @@
 //! The doctor finds what is wrong with data made wrong on purpose, and its words fit a terminal.
+#![allow(clippy::format_collect)] // Test data reads best as one expression.
 
 use sommelier_core::Time;
 use sommelier_data::doctor::{Diagnosis, Level, Verdict, doctor};

@@ -1,4 +1,5 @@
 //! Import into a log and export from it: nothing twice, nothing half, and what goes out comes back.
+#![allow(clippy::format_collect)] // Test data reads best as one expression.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};

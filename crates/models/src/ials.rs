@@ -238,48 +238,8 @@ impl Row {
 
     /// Improves `x` by `steps` of conjugate gradients, preconditioned by the diagonal of H.
     fn cg(&mut self, x: &mut [f32], steps: usize) {
-        let dim = self.base.len();
-        self.work.resize(4 * dim, 0.0);
-        let (residual, rest) = self.work.split_at_mut(dim);
-        let (direction, rest) = rest.split_at_mut(dim);
-        let (image, inverse) = rest.split_at_mut(dim);
-        // residual = Σ w (1 − x·y) y − base x, in one pass over the seen.
-        for (r, (&x, &b)) in residual.iter_mut().zip(x.iter().zip(&self.base)) {
-            *r = -b * x;
-        }
-        inverse.copy_from_slice(&self.base);
-        for (y, &w) in self.seen.chunks_exact(dim).zip(&self.weight) {
-            kernel::axpy(w * (1.0 - kernel::dot(x, y)), y, residual);
-            for (h, &y) in inverse.iter_mut().zip(y) {
-                *h += w * y * y;
-            }
-        }
-        inverse.iter_mut().for_each(|h| *h = 1.0 / *h);
-        let mut size = 0f32;
-        for ((d, &r), &m) in direction.iter_mut().zip(&*residual).zip(&*inverse) {
-            *d = m * r;
-            size += *d * r;
-        }
-        for step in 0..steps {
-            if size < 1e-20 {
-                return;
-            }
-            for ((i, &d), &b) in image.iter_mut().zip(&*direction).zip(&self.base) {
-                *i = b * d;
-            }
-            kernel::gram_apply(&self.seen, &self.weight, direction, image);
-            let length = size / kernel::dot(direction, image);
-            kernel::axpy(length, direction, x);
-            if step + 1 == steps {
-                return;
-            }
-            kernel::axpy(-length, image, residual);
-            let old = size;
-            size = residual.iter().zip(&*inverse).map(|(r, m)| m * r * r).sum();
-            for ((d, &r), &m) in direction.iter_mut().zip(&*residual).zip(&*inverse) {
-                *d = m * r + size / old * *d;
-            }
-        }
+        self.work.resize(4 * self.base.len(), 0.0);
+        kernel::conjugate_gradients(&self.seen, &self.weight, &self.base, x, steps, &mut self.work);
     }
 
     /// Solves for `x` exactly, in as many unknowns as there are seen or dimensions, whichever is fewer.

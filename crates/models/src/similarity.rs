@@ -20,8 +20,7 @@ use crate::FitError;
 use crate::model::{plan, require};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sommelier_core::{Allowed, Csr, FitContext};
-use sommelier_index::exact::TopK;
+use sommelier_core::{Csr, FitContext};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -207,23 +206,18 @@ pub fn neighbours(rows: &Csr, options: &Similarity, ctx: &FitContext) -> Result<
     let bytes = 24 * rows.nnz() as u64 + 16 * kept + (ctx.threads * n * 8) as u64 + 1024;
     plan(ctx, bytes, "the matrix twice, all neighbours, a row of sums a thread", "lower top_k")?;
     ctx.cancel.check()?;
-    let (rows, _) = options.prepare(rows)?;
-    let columns = rows.transpose();
-    let sizes: Vec<f32> = (0..n).map(|r| options.size(rows.row(r).1)).collect();
+    let matrix = Ranked::new(options.prepare(rows)?.0, options);
     ctx.progress.start("neighbours", Some(n as u64));
     let done = AtomicU64::new(0);
     let lists: Vec<Vec<(u32, f32)>> = (0..n)
         .into_par_iter()
         .map_init(
-            || (vec![UNTOUCHED; n], vec![0u32; n + 1]),
-            |(sums, touched), r| {
+            || Sums::new(n, options.top_k),
+            |sums, r| {
                 if r % 64 == 0 {
                     ctx.progress.at(done.fetch_add(64, Ordering::Relaxed));
                 }
-                if ctx.cancel.is_cancelled() {
-                    return Vec::new();
-                }
-                nearest(r, &rows, &columns, &sizes, options, (sums, touched))
+                if ctx.cancel.is_cancelled() { Vec::new() } else { matrix.nearest(r, options, sums) }
             },
         )
         .collect();
@@ -238,42 +232,98 @@ pub fn neighbours(rows: &Csr, options: &Similarity, ctx: &FitContext) -> Result<
     Ok(out)
 }
 
+/// The prepared matrix, and its transpose with rows named by rank: the fullest rows, which nearly every column meets,
+/// are ranked first, so that most sums fall into the first cache.
+struct Ranked {
+    rows: Csr,
+    /// Columns × ranks.
+    columns: Csr,
+    /// Whether every entry is 1.
+    ones: bool,
+    /// `row_of[rank]`, its inverse, and each rank's size.
+    row_of: Vec<u32>,
+    rank_of: Vec<u32>,
+    sizes: Vec<f32>,
+}
+
+/// A thread's sums, by rank, which ranks were met, and the best so far.
+struct Sums {
+    sum: Vec<f32>,
+    met: Vec<u32>,
+    best: Vec<(f32, u32)>,
+}
+
+impl Sums {
+    fn new(n: usize, top_k: usize) -> Sums {
+        Sums { sum: vec![UNTOUCHED; n], met: vec![0; n + 1], best: Vec::with_capacity(2 * top_k.min(n) + 64) }
+    }
+}
+
 /// A sum nothing was added to: minus zero, which adding a number other than minus zero never leaves behind.
 const UNTOUCHED: f32 = -0.0;
 
-/// The neighbours of row `r`, by index. `sums` is untouched everywhere before and after.
-fn nearest(
-    r: usize,
-    rows: &Csr,
-    columns: &Csr,
-    sizes: &[f32],
-    options: &Similarity,
-    (sums, touched): (&mut [f32], &mut [u32]),
-) -> Vec<(u32, f32)> {
-    let mut count = 0;
-    let (index, value) = rows.row(r);
-    for (&c, &x) in index.iter().zip(value) {
-        let (others, values) = columns.row(c as usize);
-        for (&other, &y) in others.iter().zip(values) {
-            // Noted on every visit, counted on the first: no branch to mispredict.
-            let sum = &mut sums[other as usize];
-            if let Some(next) = touched.get_mut(count) {
+impl Ranked {
+    fn new(rows: Csr, options: &Similarity) -> Ranked {
+        let n = rows.rows();
+        let mut row_of: Vec<u32> = (0..n as u32).collect();
+        row_of.sort_by_key(|&r| std::cmp::Reverse(rows.row_len(r as usize)));
+        let mut rank_of = vec![0u32; n];
+        row_of.iter().enumerate().for_each(|(rank, &r)| rank_of[r as usize] = rank as u32);
+        let sizes = row_of.iter().map(|&r| options.size(rows.row(r as usize).1)).collect();
+        let mut columns = rows.transpose();
+        columns.index.iter_mut().for_each(|r| *r = rank_of[*r as usize]);
+        let ones = rows.value.iter().all(|&v| v == 1.0);
+        Ranked { rows, columns, ones, row_of, rank_of, sizes }
+    }
+
+    /// The neighbours of row `r`, by index.
+    fn nearest(&self, r: usize, options: &Similarity, sums: &mut Sums) -> Vec<(u32, f32)> {
+        let mut count = 0;
+        // Noted on every visit, counted on the first: no branch to mispredict.
+        let mut add = |other: u32, product: f32| {
+            let sum = &mut sums.sum[other as usize];
+            if let Some(next) = sums.met.get_mut(count) {
                 *next = other;
             }
             count += usize::from(sum.to_bits() == UNTOUCHED.to_bits());
-            *sum += x * y;
+            *sum += product;
+        };
+        let (index, value) = self.rows.row(r);
+        for (&c, &x) in index.iter().zip(value) {
+            let (others, values) = self.columns.row(c as usize);
+            if self.ones {
+                others.iter().for_each(|&other| add(other, 1.0));
+            } else {
+                others.iter().zip(values).for_each(|(&other, &y)| add(other, x * y));
+            }
         }
-    }
-    let mut best = TopK::new(options.top_k);
-    let everything = Allowed::everything();
-    for &other in &touched[..count.min(touched.len())] {
-        let d = std::mem::replace(&mut sums[other as usize], UNTOUCHED);
-        let similarity = options.of(d, sizes[r], sizes[other as usize]);
-        if similarity > 0.0 && other as usize != r {
-            best.offer(similarity, other, &everything);
+        let me = self.rank_of[r] as usize;
+        let mine = self.sizes[me];
+        let better = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        let room = 2 * options.top_k.min(self.sizes.len()) + 64;
+        let mut bar = f32::MIN_POSITIVE;
+        sums.best.clear();
+        for &other in &sums.met[..count.min(sums.met.len())] {
+            let at = other as usize;
+            let d = std::mem::replace(&mut sums.sum[at], UNTOUCHED);
+            let similarity = options.of(d, mine, self.sizes[at]);
+            if similarity >= bar && at != me {
+                sums.best.push((similarity, self.row_of[at]));
+                if sums.best.len() == room {
+                    // Of a full buffer the worse half goes; what is worse than the rest never comes in again.
+                    sums.best.select_nth_unstable_by(options.top_k - 1, better);
+                    sums.best.truncate(options.top_k);
+                    bar = sums.best[options.top_k - 1].0;
+                }
+            }
         }
+        if sums.best.len() > options.top_k {
+            sums.best.select_nth_unstable_by(options.top_k - 1, better);
+            sums.best.truncate(options.top_k);
+        }
+        let mut list: Vec<(u32, f32)> =
+            sums.best.iter().map(|&(similarity, row)| (row, similarity)).collect();
+        list.sort_unstable_by_key(|e| e.0);
+        list
     }
-    let mut list: Vec<(u32, f32)> = best.into_sorted().into_iter().map(|c| (c.item.0, c.score)).collect();
-    list.sort_unstable_by_key(|e| e.0);
-    list
 }

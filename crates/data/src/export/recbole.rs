@@ -36,7 +36,9 @@ pub fn write(work: &mut Work<'_>) -> Result<(), ExportError> {
 
     let mut types = BTreeMap::new();
     work.items(|_, items| {
-        items.iter().for_each(|item| learn(&mut types, &item.properties));
+        for item in &items {
+            learn(&mut types, &item.properties);
+        }
         Ok(())
     })?;
     let mut out = work.create(&format!("{name}.item"))?;
@@ -60,7 +62,9 @@ pub fn write(work: &mut Work<'_>) -> Result<(), ExportError> {
 
     let mut types = BTreeMap::new();
     work.users(|_, users| {
-        users.iter().for_each(|user| learn(&mut types, &user.properties));
+        for user in &users {
+            learn(&mut types, &user.properties);
+        }
         Ok(())
     })?;
     let mut out = work.create(&format!("{name}.user"))?;

@@ -48,12 +48,11 @@ impl Reader {
         while at < text.len() {
             cells.clear();
             let (next, lines) = if quoted {
-                match self.quoted_record(&text, at, &mut cells, batch) {
-                    Some(end) => (end, memchr_iter(b'\n', &text.as_bytes()[at..end]).count() as u64),
-                    None => {
-                        batch.skip(line, None, unclosed());
-                        (line_end(text.as_bytes(), at).1, 1)
-                    }
+                if let Some(end) = self.quoted_record(&text, at, &mut cells, batch) {
+                    (end, memchr_iter(b'\n', &text.as_bytes()[at..end]).count() as u64)
+                } else {
+                    batch.skip(line, None, unclosed());
+                    (line_end(text.as_bytes(), at).1, 1)
                 }
             } else {
                 let (end, next) = line_end(text.as_bytes(), at);

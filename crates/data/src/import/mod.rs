@@ -4,7 +4,8 @@
 //! boundaries, a parser thread turns each block into a [`batch::Batch`], and a sink takes the batches: the
 //! in-memory builder of [`load`], or the log in [`import_into`]. Memory is bounded by a handful of blocks.
 
-pub(crate) mod batch;
+mod assemble;
+mod batch;
 mod blocks;
 mod columns;
 mod delimited;

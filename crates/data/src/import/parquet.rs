@@ -151,12 +151,8 @@ fn entities(file: &FilePlan, rows: &RecordBatch, record: &mut u64, batch: &mut B
                     Ok(())
                 }
                 (field, value) => match (field, value.text()) {
-                    (Field::At(_), Some(_)) | (Field::Expires(_), Some(_)) => {
-                        let unit = match field {
-                            Field::At(unit) | Field::Expires(unit) => *unit,
-                            _ => super::TimeUnit::Iso,
-                        };
-                        value.time(unit).map(|time| made.set_time(field, time))
+                    (Field::At(unit) | Field::Expires(unit), Some(_)) => {
+                        value.time(*unit).map(|time| made.set_time(field, time))
                     }
                     (field, Some(text)) => made.set(field, &text),
                     (_, None) => Err("a list or an object does not fit here".to_owned()),

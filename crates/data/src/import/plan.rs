@@ -120,6 +120,7 @@ impl fmt::Display for Plan {
             match &file.layout {
                 Layout::List => writeln!(f, "    each line: user, then items")?,
                 Layout::Candidates => writeln!(f, "    each line: user, item to find, other candidates")?,
+                Layout::Gorse => writeln!(f, "    each line: a user, an item or feedback, told by its keys")?,
                 Layout::Tar => writeln!(f, "    each picture is named after its item")?,
                 _ => {
                     for column in file.columns.iter().filter(|c| c.seen()) {

@@ -23,7 +23,7 @@ pub enum Scalar<'a> {
     Other(Value),
 }
 
-impl<'a> Scalar<'a> {
+impl Scalar<'_> {
     /// The text people would write for it; `None` where there is none.
     pub fn text(&self) -> Option<Cow<'_, str>> {
         Some(match self {

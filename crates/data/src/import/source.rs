@@ -61,18 +61,13 @@ impl Source {
         work: impl FnOnce(&mut dyn Read) -> T,
     ) -> Result<T, ImportError> {
         let io = |source| ImportError::Io { path: self.path.clone(), source };
-        match &self.member {
-            Some(member) => {
-                let mut zip = open_zip(&self.path).map_err(io)?;
-                let file = zip.by_name(member).map_err(|e| io(e.into()))?;
-                let counted = Counted { inner: file, read: Arc::clone(read) };
-                Ok(with_decompressed(counted, work).map_err(io)?)
-            }
-            None => {
-                let file = File::open(&self.path).map_err(io)?;
-                let counted = Counted { inner: file, read: Arc::clone(read) };
-                Ok(with_decompressed(counted, work).map_err(io)?)
-            }
+        if let Some(member) = &self.member {
+            let mut zip = open_zip(&self.path).map_err(io)?;
+            let file = zip.by_name(member).map_err(|e| io(e.into()))?;
+            with_decompressed(Counted { inner: file, read: Arc::clone(read) }, work).map_err(io)
+        } else {
+            let file = File::open(&self.path).map_err(io)?;
+            with_decompressed(Counted { inner: file, read: Arc::clone(read) }, work).map_err(io)
         }
     }
 

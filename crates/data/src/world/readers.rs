@@ -13,8 +13,10 @@
 //! publication, or something that shares its subjects, or a fresh draw, within a session or within weeks. So the order of events carries
 //! information that the set of books does not. New arrivals in the catalogue are met only after they arrive.
 //!
-//! **Events.** `view`: opened the page. `read`: finished the book; likelier the greater the appeal. `like`:
-//! recommended it afterwards. `drop`: gave up, which happens with books that do not appeal. See [`rules`].
+//! **Events.** Each book that a reader takes up leaves one event, their last word on it: `view` (looked at it and
+//! moved on), `read` (finished it), `like` (finished it and recommends it) or `drop` (gave up). The greater the
+//! appeal, the likelier `read` and `like`; `drop` befalls books that do not appeal. See [`rules`]. The events of a
+//! session are minutes apart, since what is recorded is when they come to say so.
 //!
 //! The same seed gives the same world.
 
@@ -47,14 +49,15 @@ const ARRIVALS: usize = 48;
 
 /// What the events of this world are worth when a model is fitted.
 ///
-/// A finished book is the measure; recommending it adds to that; a look says a little; giving up speaks against.
+/// A finished book is the measure and a recommended one counts double; a look says too little to learn from; giving
+/// up speaks against.
 pub fn rules() -> KindRules {
     let rule = |weight| KindRule { weight, ..KindRule::default() };
     BTreeMap::from([
-        ("view".to_owned(), rule(0.2)),
+        ("view".to_owned(), rule(0.0)),
         ("read".to_owned(), rule(1.0)),
-        ("like".to_owned(), rule(1.0)),
-        ("drop".to_owned(), rule(-1.5)),
+        ("like".to_owned(), rule(2.0)),
+        ("drop".to_owned(), rule(-1.0)),
     ])
 }
 
@@ -301,7 +304,7 @@ fn reader(seed: u64, n: usize) -> Reader {
         .filter(|a| *a != "Anonymous" && near.iter().filter(|b| b.author == *a).count() > 1);
     let drifts = rng.below(2) == 0;
     let crowd = 0.35 + 0.65 * rng.unit();
-    let sessions = ((1.9 + 0.65 * rng.normal()).exp().round() as usize).clamp(3, 40);
+    let sessions = ((2.4 + 0.6 * rng.normal()).exp().round() as usize).clamp(3, 60);
     let name =
         format!("{} {}.", NAMES[n % NAMES.len()], char::from(b'A' + ((n / NAMES.len()) * 7 % 26) as u8));
     let mut reader = Reader {
@@ -477,6 +480,11 @@ pub fn world(seed: u64) -> World {
     World { items, users: readers.iter().map(Reader::user).collect(), events }
 }
 
+/// The logistic curve: from 0 to 1, a half at 0.
+fn chance(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
 /// One reader's nine months.
 struct Life<'a> {
     reader: &'a Reader,
@@ -568,22 +576,18 @@ impl<'a> Life<'a> {
         !self.taken[book] && self.shelves.since[book] <= now
     }
 
-    /// Looks at a book and perhaps reads, recommends or drops it; returns when the next one may be opened.
+    /// Takes up a book and says what came of it; returns when the next one may be taken up.
     fn live(&mut self, book: usize, appeal: f64, at: i64, session: &str) -> i64 {
-        self.push(book, "view", at, session);
         let liking = appeal + 0.35 * self.rng.normal();
-        // A book "read" within one sitting of the page is a short cut: what is logged is when they came to say so.
-        let mut after = at + MINUTE * (2 + self.rng.below(25) as i64);
-        if self.rng.unit() < 1.0 / (1.0 + (-2.5 * (liking - 0.15)).exp()) {
-            self.push(book, "read", after, session);
-            if self.rng.unit() < 1.0 / (1.0 + (-3.0 * (liking - 0.9)).exp()) {
-                after += MINUTE;
-                self.push(book, "like", after, session);
-            }
-        } else if liking < 0.1 && self.rng.below(2) == 0 {
-            self.push(book, "drop", after, session);
-        }
-        after + MINUTE * (1 + self.rng.below(10) as i64)
+        let finishes = self.rng.unit() < chance(2.5 * (liking - 0.05));
+        let kind = match finishes {
+            true if self.rng.unit() < chance(3.0 * (liking - 0.8)) => "like",
+            true => "read",
+            false if liking < 0.1 && self.rng.below(2) == 0 => "drop",
+            false => "view",
+        };
+        self.push(book, kind, at, session);
+        at + MINUTE * (3 + self.rng.below(35) as i64)
     }
 
     fn push(&mut self, book: usize, kind: &str, at: i64, session: &str) {
@@ -613,7 +617,7 @@ mod tests {
         let users: HashSet<&str> = world.users.iter().map(|u| &*u.id).collect();
         assert_eq!(users.len(), READERS);
         assert!((60_000..=100_000).contains(&world.events.len()), "{} events", world.events.len());
-        let mut ids = HashSet::new();
+        let (mut ids, mut pairs) = (HashSet::new(), HashSet::new());
         for event in &world.events {
             event.check().unwrap();
             let at = event.at.unwrap().millis();
@@ -621,6 +625,7 @@ mod tests {
             assert!(users.contains(&*event.user));
             assert!(items[&*event.item] <= at, "{} was met before it arrived", event.item);
             assert!(ids.insert(event.id.clone().unwrap()));
+            assert!(pairs.insert((&event.user, &event.item)), "{} twice at {}", event.user, event.item);
             assert!(rules().contains_key(&event.kind));
         }
         assert!(world.events.is_sorted_by_key(|e| e.at));
@@ -654,7 +659,7 @@ mod tests {
         let world = world(1);
         let place: HashMap<&str, usize> = world.items.iter().enumerate().map(|(n, i)| (&*i.id, n)).collect();
         let mut lists: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for event in world.events.iter().filter(|e| e.kind == "read") {
+        for event in world.events.iter().filter(|e| e.kind == "read" || e.kind == "like") {
             lists.entry(&event.user).or_default().push(place[&*event.item]);
         }
         let lists: Vec<Vec<usize>> = lists.into_values().filter(|l| l.len() > 3).collect();

@@ -3,10 +3,12 @@
 #![allow(unsafe_code, clippy::inline_always)]
 
 mod blas;
+mod cg;
 mod spd;
 mod vector;
 
 pub use blas::{Layout, gemm};
+pub use cg::conjugate_gradients;
 pub use spd::{NotPositive, cholesky, cholesky_solve, mirror_scaled, spd_inverse_in_place};
 pub use vector::{axpy, bpr_steps, dot, dot_rows, gram_apply, select_above, syrk_lower};
 

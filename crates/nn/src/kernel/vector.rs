@@ -47,7 +47,7 @@ const WIDE: usize = 32;
 const NARROW: usize = 8;
 
 #[inline(always)]
-fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     let n = a.len().min(b.len());
     let (a, b) = (&a[..n], &b[..n]);
     let mut acc = [0f32; WIDE];
@@ -77,7 +77,7 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn axpy_body<const FMA: bool>(alpha: f32, x: &[f32], y: &mut [f32]) {
+pub(super) fn axpy_body<const FMA: bool>(alpha: f32, x: &[f32], y: &mut [f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
         *y = madd::<FMA>(alpha, x, *y);
     }
@@ -95,7 +95,7 @@ fn dot_rows_body<const FMA: bool>(query: &[f32], rows: &[f32], out: &mut [f32]) 
 }
 
 #[inline(always)]
-fn gram_apply_body<const FMA: bool>(rows: &[f32], weights: &[f32], p: &[f32], out: &mut [f32]) {
+pub(super) fn gram_apply_body<const FMA: bool>(rows: &[f32], weights: &[f32], p: &[f32], out: &mut [f32]) {
     let dim = p.len();
     if dim == 0 {
         return;
@@ -278,8 +278,8 @@ fn prefetch_row(rows: &[f32], at: usize, dim: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sommelier_core::Rng;
     use proptest::prelude::*;
+    use sommelier_core::Rng;
 
     fn random(rng: &mut Rng, n: usize) -> Vec<f32> {
         (0..n).map(|_| rng.normal() as f32).collect()
