@@ -20,7 +20,8 @@ pub struct Run {
     /// `recall@10`, `ndcg@10`, …
     pub metrics: BTreeMap<String, f64>,
     pub seconds: Seconds,
-    pub peak_rss_mb: f64,
+    /// Of the whole process; null where the system does not say.
+    pub peak_rss_mb: Option<f64>,
     pub threads: usize,
     /// Digest or folder of the artefact that answered; null where none was kept.
     pub artefact: Option<String>,
@@ -93,7 +94,7 @@ pub(crate) mod tests {
             seed: 7,
             metrics: BTreeMap::new(),
             seconds: Seconds { fit: 1.5, evaluate: 0.25 },
-            peak_rss_mb: 12.0,
+            peak_rss_mb: Some(12.0),
             threads: 2,
             artefact: None,
             definitions: BTreeMap::new(),
