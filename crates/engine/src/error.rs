@@ -32,6 +32,8 @@ pub enum EngineError {
     #[error(transparent)]
     Fit(#[from] FitError),
     #[error(transparent)]
+    Eval(#[from] sommelier_eval::EvalError),
+    #[error(transparent)]
     Load(#[from] LoadError),
     #[error("text index: {0}")]
     Text(#[from] sommelier_index::text::TextError),

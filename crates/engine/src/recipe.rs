@@ -101,6 +101,8 @@ pub enum Bound {
     Within,
     /// Ours is not more than the tolerance below it.
     AtLeast,
+    /// Shown beside ours and not judged: the protocols are near, not the same.
+    Guide,
 }
 
 impl Recipe {

@@ -6,6 +6,7 @@ mod catalogue;
 mod config;
 mod diverse;
 mod error;
+pub mod experiment;
 mod filter;
 mod gate;
 mod history;
@@ -13,6 +14,7 @@ mod page;
 mod reasons;
 mod recipe;
 mod recorder;
+pub mod reproduce;
 mod space;
 
 pub use artefact::{Artefact, ArtefactInfo, FORMAT, FileInfo, Trained, train};

@@ -1,0 +1,160 @@
+//! Experiments: a recipe fitted on a split's training part and asked the split's questions, and many side by side.
+
+use crate::{EngineError, Recipe};
+use sommelier_core::FitContext;
+use sommelier_data::{Snapshot, Split};
+use sommelier_eval::{
+    Comparison, DatasetSize, EvalConfig, EvalError, Evaluation, On, Report, Run, Seconds, compare, evaluate,
+    svg_chart, table,
+};
+use sommelier_models::Model;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// One recipe, fitted and measured.
+pub struct Experiment {
+    /// What `evaluate --json` prints of it.
+    pub run: Run,
+    pub test: Evaluation,
+    /// Measured where the split has a validation part; what decides between recipes must be decided here.
+    pub valid: Option<Evaluation>,
+    pub model: Box<dyn Model>,
+}
+
+/// Fits on `split.train` and evaluates, on the current rayon pool. `snapshot` is what the split was cut from, filters
+/// applied; only its size is looked at.
+pub fn run(
+    recipe: &Recipe,
+    snapshot: &Snapshot,
+    split: &Split,
+    config: &EvalConfig,
+    ctx: &mut FitContext,
+) -> Result<Experiment, EngineError> {
+    let start = Instant::now();
+    let model = recipe.model.fit(&split.train, ctx)?;
+    let fit = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let test = evaluate(&*model, split, On::Test, config, ctx)?;
+    let seconds = Seconds { fit, evaluate: start.elapsed().as_secs_f64() };
+    let valid = match evaluate(&*model, split, On::Valid, config, ctx) {
+        Ok(valid) => Some(valid),
+        // No validation part, or candidates for the test only: a split need not have either.
+        Err(EvalError::NoValidation { .. } | EvalError::NoCandidates(_)) => None,
+        Err(other) => return Err(other.into()),
+    };
+    let run = Run {
+        recipe: recipe.name.clone(),
+        dataset: DatasetSize {
+            name: snapshot.name.clone(),
+            users: snapshot.users.len(),
+            items: snapshot.items.len(),
+            events: snapshot.events.len(),
+        },
+        split: split.name.clone(),
+        seed: ctx.seed,
+        metrics: BTreeMap::new(),
+        seconds,
+        peak_rss_mb: None,
+        threads: ctx.threads,
+        artefact: None,
+        definitions: BTreeMap::new(),
+    };
+    Ok(Experiment { run: run.measured(&test), test, valid, model })
+}
+
+/// A table of 80 columns, best first, with what the best cannot be told apart from.
+pub fn leaderboard(experiments: &[Experiment]) -> String {
+    let (report, _) = sorted(experiments);
+    if experiments.len() < 2 {
+        return table(&report, None);
+    }
+    let runs: Vec<(&str, &Evaluation)> =
+        experiments.iter().map(|e| (e.run.recipe.as_str(), &e.test)).collect();
+    match compare(&runs) {
+        Ok(comparison) => table(&report, Some(&comparison)) + &verdict(&comparison, &report),
+        Err(why) => format!("{}no tests of significance: {why}\n", table(&report, None)),
+    }
+}
+
+/// The same as an SVG chart.
+pub fn leaderboard_svg(experiments: &[Experiment]) -> String {
+    let (report, keys) = sorted(experiments);
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let title =
+        report.runs.first().map_or_else(String::new, |run| format!("Recipes on {}", run.dataset.name));
+    svg_chart(&report, &keys, &title)
+}
+
+/// Runs by the first NDCG there is, or the first metric; and the metrics, that one first.
+fn sorted(experiments: &[Experiment]) -> (Report, Vec<String>) {
+    let mut report = Report { runs: experiments.iter().map(|e| e.run.clone()).collect() };
+    let mut keys: Vec<String> =
+        report.runs.first().map_or_else(Vec::new, |run| run.metrics.keys().cloned().collect());
+    keys.sort_by_key(|key| !key.starts_with("ndcg"));
+    if let Some(key) = keys.first() {
+        report.sort_by(key);
+    }
+    (report, keys)
+}
+
+/// How sure the first place is, in words.
+fn verdict(comparison: &Comparison, report: &Report) -> String {
+    let Some(metric) = report.runs.first().and_then(|run| run.metrics.keys().find(|k| k.starts_with("ndcg")))
+    else {
+        return String::new();
+    };
+    let tests: Vec<_> = comparison.differences.iter().filter(|d| &d.metric == metric).collect();
+    let Some(first) = tests.first() else { return String::new() };
+    let near: Vec<&str> =
+        tests.iter().filter(|d| d.sign_flip.holm >= 0.05).map(|d| d.other.as_str()).collect();
+    match near[..] {
+        [] => format!("{} is ahead of every other by {metric} (Holm, 5 %)\n", first.best),
+        _ => format!("by {metric}, {} is not told apart from {}\n", first.best, near.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sommelier_data::SplitSpec;
+
+    /// Two tastes that never mix, and readers of one taste each.
+    fn tastes() -> Snapshot {
+        let mut pairs = Vec::new();
+        for user in 0..40 {
+            for step in 0..6 {
+                pairs.push((
+                    format!("u{user}"),
+                    format!("i{}", (user % 2) * 20 + (user / 2 * 5 + step * 3) % 20),
+                ));
+            }
+        }
+        let refs: Vec<(&str, &str)> = pairs.iter().map(|(u, i)| (&**u, &**i)).collect();
+        Snapshot::from_pairs("tastes", &refs)
+    }
+
+    fn recipe(text: &str) -> Recipe {
+        Recipe::parse("test", text).expect("a recipe")
+    }
+
+    #[test]
+    fn recipes_are_fitted_measured_and_ranked() {
+        let snapshot = tastes();
+        let split = "loo".parse::<SplitSpec>().unwrap().apply(&snapshot, 1, false).unwrap();
+        let config = EvalConfig { at: vec![5], bootstrap: 50, ..EvalConfig::default() };
+        let mut ctx = FitContext::quiet(1);
+        let ease = recipe("name = 'ease'\nabout = 'x'\n[model]\nkind = 'ease'\nl2 = 1.0\n");
+        let popular = recipe("name = 'popularity'\nabout = 'x'\n[model]\nkind = 'popularity'\n");
+        let experiments: Vec<Experiment> =
+            [popular, ease].iter().map(|r| run(r, &snapshot, &split, &config, &mut ctx).unwrap()).collect();
+        let value = |n: usize| experiments[n].run.metrics["ndcg@5"];
+        assert!(value(1) > value(0), "taste beats popularity: {} against {}", value(1), value(0));
+        assert!(experiments.iter().all(|e| e.valid.is_some() && e.run.threads == 2));
+        let text = leaderboard(&experiments);
+        let (first, second) = (text.find("│ ease").unwrap(), text.find("│ popularity").unwrap());
+        assert!(first < second && text.contains("ndcg@5"), "{text}");
+        let svg = leaderboard_svg(&experiments);
+        assert!(svg.contains("Recipes on tastes") && svg.contains(">ease<"));
+        assert_eq!(leaderboard(&[]), "");
+    }
+}

@@ -1,0 +1,358 @@
+//! Reproduction: each recipe's published figures beside what this program measures on the same data and protocol.
+
+use crate::recipe::{Bound, Claim};
+use crate::{EngineError, Recipe, experiment};
+use serde::Serialize;
+use sommelier_core::{FitContext, Time};
+use sommelier_data::import::{ImportContext, ImportOptions, load};
+use sommelier_data::{KindRules, Snapshot, SplitSpec};
+use sommelier_eval::{Candidates, Definition, EvalConfig, Metric, MetricValue, Profile};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// All claims that were looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reproduction {
+    pub rows: Vec<Row>,
+    pub seed: u64,
+    pub threads: usize,
+    /// Version of this program.
+    pub program: String,
+}
+
+/// One claim and what came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    pub recipe: String,
+    pub claim: Claim,
+    /// The model's settings as fitted, in TOML.
+    pub model: String,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Measured {
+        ours: f64,
+        /// 95 % bootstrap interval over users.
+        low: Option<f64>,
+        high: Option<f64>,
+        definition: Definition,
+        /// Whether the claim holds; null for a guide, which is not held against us.
+        holds: Option<bool>,
+        fit_seconds: f64,
+        evaluate_seconds: f64,
+    },
+    /// The data set is not on this machine.
+    NoData { looked_for: String },
+}
+
+/// Fits and measures every claim of these recipes (all built-in ones where none is named) on the data sets in
+/// `data_dir`. Runs on the current rayon pool.
+pub fn run(recipes: &[String], data_dir: &Path, ctx: &mut FitContext) -> Result<Reproduction, EngineError> {
+    let recipes = match recipes {
+        [] => Recipe::all()?,
+        named => named.iter().map(|name| Recipe::load(name)).collect::<Result<_, _>>()?,
+    };
+    // By data set, so that each is read once and only one is held.
+    let mut jobs: Vec<(&Recipe, &Claim)> =
+        recipes.iter().flat_map(|r| r.claims.iter().map(move |c| (r, c))).collect();
+    jobs.sort_by_key(|(recipe, claim)| {
+        (&claim.dataset, &recipe.data.positive, &recipe.name, protocol(claim))
+    });
+    let mut rows = Vec::with_capacity(jobs.len());
+    let mut held: Option<(String, Option<String>, Snapshot)> = None;
+    for group in jobs
+        .chunk_by(|(a, x), (b, y)| a.name == b.name && x.dataset == y.dataset && protocol(x) == protocol(y))
+    {
+        let (recipe, first) = group[0];
+        let path = data_dir.join(&first.dataset);
+        let folder = data_dir.join(first.dataset.split('/').next().unwrap_or_default());
+        if !folder.exists() {
+            let outcome = Outcome::NoData { looked_for: folder.display().to_string() };
+            rows.extend(group.iter().map(|(_, claim)| row(recipe, claim, outcome.clone())));
+            continue;
+        }
+        let key = (&first.dataset, &recipe.data.positive);
+        if held.as_ref().is_none_or(|(dataset, positive, _)| (dataset, positive) != key) {
+            held = Some((first.dataset.clone(), recipe.data.positive.clone(), read(&path, recipe, ctx)?));
+        }
+        let Some((_, _, snapshot)) = &held else { continue };
+        rows.extend(measure(recipe, group, snapshot, ctx)?);
+    }
+    Ok(Reproduction {
+        rows,
+        seed: ctx.seed,
+        threads: ctx.threads,
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// Claims that agree in this are answered by one fit and one evaluation.
+fn protocol(claim: &Claim) -> (&str, bool, Option<&str>, Option<&str>) {
+    (&claim.split, claim.refit, claim.profile.as_deref(), claim.candidates.as_deref())
+}
+
+fn read(path: &Path, recipe: &Recipe, ctx: &FitContext) -> Result<Snapshot, EngineError> {
+    let options = ImportOptions { positive: recipe.data.positive.clone(), ..ImportOptions::default() };
+    // Files without times get this one; a published split never looks at it.
+    let mut context = ImportContext::quiet(Time::default());
+    context.progress = Arc::clone(&ctx.progress);
+    context.cancel = ctx.cancel.clone();
+    let (snapshot, _) = load(path, &options, &KindRules::new(), &context)
+        .map_err(|e| EngineError::Invalid(format!("{}: {e}", path.display())))?;
+    Ok(snapshot)
+}
+
+fn measure(
+    recipe: &Recipe,
+    group: &[(&Recipe, &Claim)],
+    snapshot: &Snapshot,
+    ctx: &mut FitContext,
+) -> Result<Vec<Row>, EngineError> {
+    let first = group[0].1;
+    let fail = |reason: String| EngineError::Recipe { name: recipe.name.clone(), reason };
+    let tuned = recipe.tuned(&first.dataset)?;
+    let snapshot = tuned.data.filters.apply(snapshot);
+    let spec: SplitSpec =
+        first.split.parse().map_err(|e| fail(format!("claim on {}: {e}", first.dataset)))?;
+    let split = spec.apply(&snapshot, ctx.seed, first.refit).map_err(|e| fail(e.to_string()))?;
+    let claims: Vec<(Metric, usize)> =
+        group.iter().map(|(_, c)| metric_of(&c.metric).map_err(fail)).collect::<Result<_, _>>()?;
+    let profile = match &first.profile {
+        Some(name) => name.parse().map_err(|e| fail(format!("claim on {}: {e}", first.dataset)))?,
+        None => Profile::default(),
+    };
+    let candidates = match &first.candidates {
+        Some(text) => text.parse().map_err(|e| fail(format!("claim on {}: {e}", first.dataset)))?,
+        None => Candidates::Full,
+    };
+    let config = EvalConfig {
+        at: claims.iter().map(|c| c.1).collect(),
+        metrics: claims.iter().map(|c| c.0).collect(),
+        profile,
+        remove_seen: !split.repeats,
+        candidates,
+        seed: ctx.seed,
+        ..EvalConfig::default()
+    };
+    let found = experiment::run(&tuned, &snapshot, &split, &config, ctx)?;
+    let outcome = |claim: &Claim, (metric, k): (Metric, usize)| {
+        let MetricValue { value, low, high, definition } =
+            found.test.metrics[&metric.key(profile, k)].clone();
+        Outcome::Measured {
+            ours: value,
+            low,
+            high,
+            definition,
+            holds: holds(claim, value),
+            fit_seconds: found.run.seconds.fit,
+            evaluate_seconds: found.run.seconds.evaluate,
+        }
+    };
+    Ok(group.iter().zip(claims).map(|(&(_, claim), at)| row(&tuned, claim, outcome(claim, at))).collect())
+}
+
+/// `recall@20`, `auc`.
+fn metric_of(text: &str) -> Result<(Metric, usize), String> {
+    let (name, k) = text.split_once('@').unwrap_or((text, "10"));
+    let metric = name.parse::<Metric>().map_err(|e| e.to_string())?;
+    let k = k
+        .parse()
+        .ok()
+        .filter(|k| *k > 0)
+        .ok_or_else(|| format!("expected a metric such as recall@20, received {text:?}"))?;
+    Ok((metric, k))
+}
+
+fn holds(claim: &Claim, ours: f64) -> Option<bool> {
+    let slack = claim.tolerance * claim.published.abs();
+    match claim.bound {
+        Bound::Within => Some((ours - claim.published).abs() <= slack),
+        Bound::AtLeast => Some(ours >= claim.published - slack),
+        Bound::Guide => None,
+    }
+}
+
+fn row(recipe: &Recipe, claim: &Claim, outcome: Outcome) -> Row {
+    let model = toml::to_string(&recipe.model).unwrap_or_default();
+    Row { recipe: recipe.name.clone(), claim: claim.clone(), model, outcome }
+}
+
+impl Row {
+    /// What is asked of our figure: `= 0.8878 ± 1 %`, `≥ 0.182`.
+    fn wanted(&self) -> String {
+        let Claim { published, tolerance, bound, .. } = self.claim;
+        match bound {
+            Bound::Within => format!("{published} ± {} %", tolerance * 100.0),
+            Bound::AtLeast if tolerance == 0.0 => format!("≥ {published}"),
+            Bound::AtLeast => format!("≥ {published} − {} %", tolerance * 100.0),
+            Bound::Guide => format!("{published} (a guide)"),
+        }
+    }
+
+    fn verdict(&self) -> &'static str {
+        match &self.outcome {
+            Outcome::Measured { holds: Some(true), .. } => "holds",
+            Outcome::Measured { holds: Some(false), .. } => "MISSED",
+            Outcome::Measured { holds: None, .. } => "not judged",
+            Outcome::NoData { .. } => "no data here",
+        }
+    }
+
+    fn ours(&self) -> String {
+        match &self.outcome {
+            Outcome::Measured { ours, low: Some(low), high: Some(high), .. } => {
+                format!("{ours:.4} [{low:.4}, {high:.4}]")
+            }
+            Outcome::Measured { ours, .. } => format!("{ours:.4}"),
+            Outcome::NoData { .. } => "–".into(),
+        }
+    }
+
+    fn protocol(&self) -> String {
+        match &self.outcome {
+            Outcome::Measured { definition: d, .. } => format!(
+                "split {}, {} users, ranking {}, seen {}, {} ({})",
+                d.split,
+                d.users,
+                d.candidates,
+                if d.seen_removed { "removed" } else { "kept" },
+                d.variant,
+                d.profile
+            ),
+            Outcome::NoData { looked_for } => format!("looked for {looked_for}"),
+        }
+    }
+}
+
+impl Reproduction {
+    /// Claims that were measured and do not hold.
+    pub fn missed(&self) -> usize {
+        self.rows.iter().filter(|r| matches!(r.outcome, Outcome::Measured { holds: Some(false), .. })).count()
+    }
+
+    /// One table of claims and one of settings.
+    pub fn to_markdown(&self) -> String {
+        let mut out = format!(
+            "Version {}, seed {}, {} threads. Intervals: 95 % bootstrap over users.\n\n\
+             | recipe | data | metric | published | ours | | protocol | source |\n|---|---|---|---|---|---|---|---|\n",
+            self.program, self.seed, self.threads
+        );
+        let cell = |text: &str| text.replace('|', "\\|").replace('\n', "; ");
+        for row in &self.rows {
+            let note = row.claim.note.as_ref().map_or_else(String::new, |note| format!(" – {note}"));
+            out.push_str(&format!(
+                "| {} | {} | {} | {} | {} | {} | {} | {}{} |\n",
+                row.recipe,
+                row.claim.dataset,
+                row.claim.metric,
+                cell(&row.wanted()),
+                row.ours(),
+                row.verdict(),
+                cell(&row.protocol()),
+                cell(&row.claim.source),
+                cell(&note)
+            ));
+        }
+        out.push_str("\n| recipe | data | settings | fit s | evaluate s |\n|---|---|---|---|---|\n");
+        let mut seen: Vec<(&str, &str, bool)> = Vec::new();
+        for row in &self.rows {
+            let key = (row.recipe.as_str(), row.claim.dataset.as_str(), row.claim.refit);
+            let Outcome::Measured { fit_seconds, evaluate_seconds, .. } = row.outcome else { continue };
+            if seen.contains(&key) {
+                continue;
+            }
+            seen.push(key);
+            out.push_str(&format!(
+                "| {} | {}{} | `{}` | {fit_seconds:.2} | {evaluate_seconds:.2} |\n",
+                row.recipe,
+                row.claim.dataset,
+                if row.claim.refit { " (refit)" } else { "" },
+                row.model.trim().replace('\n', "; "),
+            ));
+        }
+        out
+    }
+}
+
+impl fmt::Display for Reproduction {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for row in &self.rows {
+            writeln!(f, "{} on {}: {} {}", row.recipe, row.claim.dataset, row.claim.metric, row.verdict())?;
+            writeln!(f, "    published {}   {}", row.wanted(), row.claim.source)?;
+            writeln!(f, "    ours      {}", row.ours())?;
+            writeln!(f, "    {}", row.protocol())?;
+            if let Some(note) = &row.claim.note {
+                writeln!(f, "    note: {note}")?;
+            }
+        }
+        let judged = self
+            .rows
+            .iter()
+            .filter(|r| matches!(r.outcome, Outcome::Measured { holds: Some(_), .. }))
+            .count();
+        write!(f, "{} of {judged} claims hold", judged - self.missed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECIPE: &str = "name = 'mine'\nabout = 'x'\n[model]\nkind = 'ease'\nl2 = 2.0\n\
+        [[claims]]\ndataset = 'tiny'\nsplit = 'loo'\nmetric = 'recall@1'\npublished = 1.0\nsource = 'by | hand'\n\
+        [[claims]]\ndataset = 'tiny'\nsplit = 'loo'\nmetric = 'ndcg@2'\npublished = 0.1\nbound = 'at_least'\nsource = 's'\n\
+        [[claims]]\ndataset = 'tiny'\nsplit = 'loo'\nmetric = 'mrr@2'\npublished = 0.9\nbound = 'guide'\nsource = 's'\n\
+        [[claims]]\ndataset = 'elsewhere'\nsplit = 'loo'\nmetric = 'mrr@2'\npublished = 0.9\nsource = 's'\n";
+
+    /// Everybody takes a, b, c, d in this order, so that whoever has a, b and c is sure to want d.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lines: Vec<String> = (1..30).map(|u| format!("{u} 1 2 3 4")).chain(["30 5 6 7".into()]).collect();
+        std::fs::create_dir(folder.path().join("tiny")).expect("a folder");
+        std::fs::write(folder.path().join("tiny/sequences.txt"), lines.join("\n")).expect("a file");
+        folder
+    }
+
+    #[test]
+    fn claims_are_measured_judged_and_printed() {
+        let folder = folder();
+        let file = folder.path().join("mine.toml");
+        std::fs::write(&file, RECIPE).expect("a file");
+        let found = run(&[file.display().to_string()], folder.path(), &mut FitContext::quiet(1)).expect("a run");
+        let verdicts: Vec<(&str, &str)> = found.rows.iter().map(|r| (&*r.claim.metric, r.verdict())).collect();
+        assert_eq!(
+            verdicts,
+            [("mrr@2", "no data here"), ("recall@1", "MISSED"), ("ndcg@2", "holds"), ("mrr@2", "not judged")]
+        );
+        assert_eq!(found.missed(), 1, "one of thirty likes other things: recall is not 1 within 1 %");
+        let text = found.to_string();
+        assert!(text.ends_with("1 of 2 claims hold") && text.contains("published 1 ± 1 %"), "{text}");
+        let markdown = found.to_markdown();
+        assert!(markdown.contains("by \\| hand") && markdown.contains("| `kind = \"ease\"; l2 = 2.0"), "{markdown}");
+        assert!(serde_json::to_string(&found).expect("JSON").contains("\"holds\":true"));
+    }
+
+    #[test]
+    fn a_claim_that_makes_no_sense_is_refused() {
+        assert!(metric_of("rmse@10").is_err() && metric_of("recall@0").is_err() && metric_of("recall@x").is_err());
+        assert_eq!(metric_of("auc"), Ok((Metric::Auc, 10)));
+    }
+
+    #[test]
+    fn every_builtin_claim_can_be_read() {
+        for recipe in Recipe::all().expect("recipes") {
+            for claim in &recipe.claims {
+                assert!(metric_of(&claim.metric).is_ok(), "{}: {}", recipe.name, claim.metric);
+                assert!(claim.split.parse::<SplitSpec>().is_ok(), "{}: {}", recipe.name, claim.split);
+                let candidates = claim.candidates.as_deref().unwrap_or("full");
+                assert!(candidates.parse::<Candidates>().is_ok(), "{}: {candidates}", recipe.name);
+                let profile = claim.profile.as_deref().unwrap_or("recbole");
+                assert!(profile.parse::<Profile>().is_ok(), "{}: {profile}", recipe.name);
+            }
+        }
+    }
+}
