@@ -177,7 +177,9 @@ impl ExactIndex {
                 open.retain(|&q| query_norms[q] * self.norms[start] * SLACK >= best[q].threshold());
                 if open.len() < before {
                     packed.clear();
-                    open.iter().for_each(|&q| packed.extend_from_slice(query_of(q)));
+                    for &q in &open {
+                        packed.extend_from_slice(query_of(q));
+                    }
                 }
             }
             if open.is_empty() || k == 0 {
@@ -322,6 +324,7 @@ impl TopK {
 }
 
 /// Better is less: higher score, then lower index.
+#[allow(clippy::trivially_copy_pass_by_ref)] // Sorting hands out references.
 fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
 }

@@ -226,7 +226,9 @@ mod tests {
     fn library() -> TextIndex {
         let index = TextIndex::new().unwrap();
         index.put("b1", &doc("Crime and Punishment", "Fyodor Dostoevsky", "A student kills.")).unwrap();
-        index.put("b2", &doc("The Trial", "Franz Kafka", "A man is tried for a crime nobody names.")).unwrap();
+        index
+            .put("b2", &doc("The Trial", "Franz Kafka", "A man is tried for a crime nobody names."))
+            .unwrap();
         index.put("b3", &doc("Émile", "Jean-Jacques Rousseau", "On education.")).unwrap();
         index.put("b4", &doc("红楼梦", "曹雪芹", "A family declines.")).unwrap();
         index

@@ -278,7 +278,9 @@ impl Cell<'_> {
             if mine.is_empty() || mine.len() == width {
                 continue;
             }
-            mine.iter().for_each(|&p| chosen[p] = true);
+            for &p in &mine {
+                chosen[p] = true;
+            }
             rng.shuffle(&mut mine);
             steps.clear();
             for &i in &mine {
@@ -292,7 +294,9 @@ impl Cell<'_> {
                     steps.push((i as u32, j as u32));
                 }
             }
-            mine.iter().for_each(|&p| chosen[p] = false);
+            for &p in &mine {
+                chosen[p] = false;
+            }
             kernel::bpr_steps(
                 &mut self.users[u * dim..(u + 1) * dim],
                 self.items,
@@ -381,7 +385,9 @@ impl Explain for Bpr {
         let toward = &self.factors.vector(item.ix())[..dim];
         let mut shares = vec![0f32; profile.len()];
         self.fold_in(&profile, |p, g, j, keep| {
-            shares.iter_mut().for_each(|s| *s *= keep);
+            for s in &mut shares {
+                *s *= keep;
+            }
             let (a, b) = (self.factors.vector(profile[p].0), self.factors.vector(j));
             shares[p] += g * (kernel::dot(&a[..dim], toward) - kernel::dot(&b[..dim], toward));
         });

@@ -122,7 +122,9 @@ impl IalsConfig {
         let spread = 0.1 / (dim as f32).sqrt();
         y.par_chunks_mut(dim).enumerate().for_each(|(i, row)| {
             let mut rng = Rng::stream(ctx.seed, i as u64);
-            row.iter_mut().for_each(|v| *v = spread * rng.normal() as f32);
+            for v in row {
+                *v = spread * rng.normal() as f32;
+            }
         });
         let terms = self.terms();
         ctx.progress.start("ials", Some((self.iterations * (users + items)) as u64));

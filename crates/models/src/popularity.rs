@@ -90,7 +90,9 @@ fn sum_events(snapshot: &Snapshot, items: usize, factor: impl Fn(f64) -> f64) ->
     for ((&item, &at), &weight) in events.item.iter().zip(&events.at).zip(&events.weight) {
         sums[item as usize] += f64::from(weight) * factor(newest as f64 - at as f64);
     }
-    sums.iter_mut().for_each(|s| *s = s.max(0.0));
+    for s in &mut sums {
+        *s = s.max(0.0);
+    }
     sums
 }
 

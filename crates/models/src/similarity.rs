@@ -292,7 +292,9 @@ impl Ranked {
         for (&c, &x) in index.iter().zip(value) {
             let (others, values) = self.columns.row(c as usize);
             if self.ones {
-                others.iter().for_each(|&other| add(other, 1.0));
+                for &other in others {
+                    add(other, 1.0);
+                }
             } else {
                 others.iter().zip(values).for_each(|(&other, &y)| add(other, x * y));
             }

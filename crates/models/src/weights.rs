@@ -63,12 +63,10 @@ impl Weights {
 
     /// Writes a safetensors file. Not atomic: write beside the place it is meant for, then rename.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        safetensors::serialize_to_file(self.0.iter().map(|(name, array)| (name, array)), None, path).map_err(
-            |error| match error {
-                safetensors::SafeTensorError::IoError(error) => error,
-                other => io::Error::other(other),
-            },
-        )
+        safetensors::serialize_to_file(self.0.iter(), None, path).map_err(|error| match error {
+            safetensors::SafeTensorError::IoError(error) => error,
+            other => io::Error::other(other),
+        })
     }
 
     /// Reads what [`Self::write`] wrote. Each array is read straight into its place.

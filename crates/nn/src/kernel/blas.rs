@@ -42,7 +42,7 @@ pub fn gemm(
     }
     // SAFETY: the asserts above keep every address of the three matrices inside its slice, and `c` is borrowed alone.
     unsafe {
-        gemm_raw((m, n, k), alpha, (a.as_ptr(), a_at), (b.as_ptr(), b_at), beta, (c.as_mut_ptr(), c_at))
+        gemm_raw((m, n, k), alpha, (a.as_ptr(), a_at), (b.as_ptr(), b_at), beta, (c.as_mut_ptr(), c_at));
     }
 }
 

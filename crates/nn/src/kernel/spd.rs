@@ -103,7 +103,9 @@ fn inverse_of_block(a: &[f32], n: usize, start: usize, b: usize) -> Result<Vec<f
         small_inverse(&mut block, b).map_err(at)?;
     } else {
         sweep_blocks(&mut block, b, SMALL, &mut |_| Ok::<(), NotPositive>(())).map_err(at)?;
-        block.iter_mut().for_each(|v| *v = -*v);
+        for v in &mut block {
+            *v = -*v;
+        }
     }
     for r in 0..b {
         for c in 0..r {
