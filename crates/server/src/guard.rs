@@ -166,6 +166,27 @@ pub async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Response 
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_panic_is_a_problem_without_its_words() {
+        use axum::routing::get;
+        use tower::ServiceExt;
+        async fn handler() {
+            panic!("the secret words");
+        }
+        let router: axum::Router = axum::Router::new()
+            .route("/", get(handler))
+            .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked));
+        let response = router.oneshot(Request::new(axum::body::Body::empty())).await.unwrap();
+        assert_eq!(response.status(), 500);
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("\"code\":\"internal\"") && !text.contains("secret"), "{text}");
+
+        let problem = crate::off_worker(|| panic!("the secret words")).await.map(|()| ()).unwrap_err();
+        assert_eq!(problem.kind(), &problem::INTERNAL);
+        assert!(!problem.detail().contains("secret"));
+    }
+
     #[test]
     fn only_harmless_ids_are_taken_over() {
         let id = |own: &str| {

@@ -113,6 +113,20 @@ impl App {
         names.iter().filter_map(|name| self.0.engine.space(name).ok()).collect()
     }
 
+    /// Events are on disk since they were acknowledged; slates and counters may still wait.
+    async fn flush(&self) {
+        let spaces = self.spaces();
+        let flushing = off_worker(move || {
+            for space in spaces {
+                if let Err(error) = space.flush() {
+                    tracing::error!(space = space.name(), %error, "cannot write everything to disk");
+                }
+            }
+        });
+        // A panic is in the log already.
+        let _ = flushing.await;
+    }
+
     fn stopping(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
     }

@@ -54,7 +54,7 @@ impl Bound {
     }
 
     /// Answers until `shutdown` is done. Then takes no more connections, finishes the requests in work within the
-    /// time limit, and returns.
+    /// time limit, writes what waits in memory to disk, and returns.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         let limits = self.app.config().limits.clone();
         let time = Duration::from_millis(limits.timeout_ms);
@@ -109,6 +109,7 @@ impl Bound {
             tracing::warn!("some requests were still in work after {:?} and are cut off", 2 * time);
         }
         upkeep.abort();
+        self.app.flush().await;
         tracing::info!("stopped");
         Ok(())
     }

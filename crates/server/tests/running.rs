@@ -128,6 +128,7 @@ fn stopping_finishes_what_is_in_work() {
     fill(&engine);
     let mut server = Server::start(engine, config());
     let idle = server.connect();
+    let slate = server.post("/v1/recommend", &json!({"user": "u0"})).ok();
     // A request whose body has not all arrived is in work.
     let mut stream = server.connect();
     let body = r#"{"user":"late","item":"i1","kind":"view"}"#;
@@ -155,6 +156,10 @@ fn stopping_finishes_what_is_in_work() {
     drop(idle);
     let server = Server::start(common::engine(dir.path()), config());
     assert_eq!(server.get("/v1/users/late/events").ok()["events"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        server.get(&format!("/v1/slates/{}", slate["id"].as_str().unwrap())).ok()["query"]["user"],
+        "u0"
+    );
 }
 
 #[test]
