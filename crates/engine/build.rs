@@ -14,7 +14,8 @@ fn main() {
     let mut list = String::from("&[\n");
     for file in files {
         let name = file.file_stem().expect("a file has a name").to_string_lossy().into_owned();
-        writeln!(list, "    ({name:?}, include_str!({:?})),", file.display().to_string()).expect("writing to text");
+        writeln!(list, "    ({name:?}, include_str!({:?})),", file.display().to_string())
+            .expect("writing to text");
         println!("cargo:rerun-if-changed={}", file.display());
     }
     list.push(']');

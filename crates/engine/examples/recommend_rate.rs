@@ -21,8 +21,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{} is not there: nothing to measure", path.display());
         return Ok(());
     }
-    let (snapshot, _) = load(&path, &ImportOptions::default(), &KindRules::new(), &ImportContext::quiet(SystemClock.now()))?;
-    println!("gowalla: {} users, {} items, {} events", snapshot.users.len(), snapshot.items.len(), snapshot.events.len());
+    let (snapshot, _) =
+        load(&path, &ImportOptions::default(), &KindRules::new(), &ImportContext::quiet(SystemClock.now()))?;
+    println!(
+        "gowalla: {} users, {} items, {} events",
+        snapshot.users.len(),
+        snapshot.items.len(),
+        snapshot.events.len()
+    );
     let dir = tempfile::tempdir()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     fill(dir.path(), &snapshot, &recipe, &clock)?;
@@ -35,14 +41,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let askers: Vec<_> = (0..2).map(|t| scope.spawn({
-            let (space, snapshot, stop) = (&space, &snapshot, &stop);
-            move || ask(space, snapshot, t, stop)
-        })).collect();
+        let askers: Vec<_> = (0..2)
+            .map(|t| {
+                scope.spawn({
+                    let (space, snapshot, stop) = (&space, &snapshot, &stop);
+                    move || ask(space, snapshot, t, stop)
+                })
+            })
+            .collect();
         let writer = scope.spawn(|| write(&space, &snapshot, &stop));
         std::thread::sleep(Duration::from_secs(seconds));
         stop.store(true, Ordering::Relaxed);
-        let mut times: Vec<Duration> = askers.into_iter().flat_map(|a| a.join().expect("an asker ran")).collect();
+        let mut times: Vec<Duration> =
+            askers.into_iter().flat_map(|a| a.join().expect("an asker ran")).collect();
         times.sort_unstable();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
         println!(

@@ -14,8 +14,11 @@
 //! more against the catalogue as it is at that moment. Scores compare only among items of one source; where
 //! several sources are fused (`weight / (60 + rank)`, summed) the fused score is given.
 
+use crate::Filter;
 use crate::catalogue::{Catalogue, Slot};
-use crate::config::{DEFAULT_SCENARIO, PipelineConfig, Seen as SeenRule, SimilarityBy, SourceConfig, SourceKind};
+use crate::config::{
+    DEFAULT_SCENARIO, PipelineConfig, Seen as SeenRule, SimilarityBy, SourceConfig, SourceKind,
+};
 use crate::diverse;
 use crate::error::{EngineError, QueryError, near};
 use crate::gate::Gate;
@@ -23,11 +26,10 @@ use crate::history::Known;
 use crate::page::Shown;
 use crate::reasons;
 use crate::space::{Live, Space};
-use crate::Filter;
 use hashbrown::HashMap;
 use sommelier_core::{
-    Allowed, BitSet, Candidate, HistoryEntry, ItemIx, Query, Reason, ResolvedQuery, Seen, Slate, SlateItem, Time,
-    check_id,
+    Allowed, BitSet, Candidate, HistoryEntry, ItemIx, Query, Reason, ResolvedQuery, Seen, Slate, SlateItem,
+    Time, check_id,
 };
 use sommelier_data::log::SlateRecord;
 use sommelier_models::Model;
@@ -198,7 +200,9 @@ impl Space {
 
     fn entry(&self, slot: Slot, entry: &HistoryEntry, now: Time) -> Known {
         match entry {
-            HistoryEntry::Item(_) => Known { slot, kind: self.kinds.weigh("", None).0, weight: 1.0, at: now.millis() },
+            HistoryEntry::Item(_) => {
+                Known { slot, kind: self.kinds.weigh("", None).0, weight: 1.0, at: now.millis() }
+            }
             HistoryEntry::Event(event) => {
                 let (kind, weight) = self.kinds.weigh(event.kind.as_deref().unwrap_or(""), event.value);
                 Known { slot, kind, weight, at: event.at.unwrap_or(now).millis() }
@@ -208,10 +212,9 @@ impl Space {
 
     /// Whether events of a kind make an item seen. Bare items of the request's own history always are.
     fn seen_kinds(&self, pipeline: &PipelineConfig) -> impl Fn(u32) -> bool + use<> {
-        let kinds: Option<Vec<u32>> = pipeline
-            .seen_kinds
-            .as_ref()
-            .map(|names| names.iter().map(String::as_str).chain([""]).filter_map(|n| self.kinds.index(n)).collect());
+        let kinds: Option<Vec<u32>> = pipeline.seen_kinds.as_ref().map(|names| {
+            names.iter().map(String::as_str).chain([""]).filter_map(|n| self.kinds.index(n)).collect()
+        });
         move |kind| kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
     }
 
@@ -317,7 +320,12 @@ impl Space {
     }
 
     /// Gate, hydrate, explain: what is left is the slate. Also gives the token of the next page.
-    fn finish(&self, live: &Live, asked: &Asked<'_>, picks: &mut Vec<Pick>) -> (Vec<SlateItem>, Option<String>) {
+    fn finish(
+        &self,
+        live: &Live,
+        asked: &Asked<'_>,
+        picks: &mut Vec<Pick>,
+    ) -> (Vec<SlateItem>, Option<String>) {
         let catalogue = live.catalogue.read();
         picks.retain(|pick| asked.gate.lets(&catalogue, pick.slot));
         let more = picks.len() > asked.count;
@@ -360,8 +368,12 @@ impl Space {
             Source::Kind(SourceKind::Search) => {
                 all.push(reasons::matches(asked.query.wish.as_deref().unwrap_or_default()));
             }
-            Source::Kind(SourceKind::Popular) => return reasons::popular(catalogue, pick.slot).into_iter().collect(),
-            Source::Kind(SourceKind::Recent) => return reasons::recent(catalogue, pick.slot).into_iter().collect(),
+            Source::Kind(SourceKind::Popular) => {
+                return reasons::popular(catalogue, pick.slot).into_iter().collect();
+            }
+            Source::Kind(SourceKind::Recent) => {
+                return reasons::recent(catalogue, pick.slot).into_iter().collect();
+            }
             Source::Kind(SourceKind::Model | SourceKind::Similar) | Source::Candidates => {}
         }
         all.extend(reasons::because(catalogue, &self.kinds, &asked.history, &asked.likes, carried));
@@ -404,7 +416,11 @@ fn check_sizes(space: &Space, query: &Query) -> Result<(), QueryError> {
     ];
     for (field, len, most) in lists {
         if len > most {
-            return Err(QueryError::new("limit", field, format!("expected at most {most} entries, received {len}")));
+            return Err(QueryError::new(
+                "limit",
+                field,
+                format!("expected at most {most} entries, received {len}"),
+            ));
         }
     }
     if let Some(bytes) = query.wish.as_ref().map(String::len).filter(|&bytes| bytes > limits.wish_bytes) {
@@ -449,7 +465,8 @@ fn strength(query: &Query, pipeline: &PipelineConfig) -> Result<f32, QueryError>
         Some(strength) if (0.0..=1.0).contains(&strength) => Ok(strength as f32),
         _ => {
             let received: String = value.to_string().chars().take(40).collect();
-            let words = format!("expected a number from 0 (by score) to 1 (by difference), received {received}");
+            let words =
+                format!("expected a number from 0 (by score) to 1 (by difference), received {received}");
             Err(QueryError::new("context", "context.diversity", words))
         }
     }
@@ -460,7 +477,8 @@ fn filters(query: &Query, pipeline: &PipelineConfig) -> Result<(Vec<Filter>, Opt
     let read = |field: &str, text: &String| {
         Filter::parse(text).map_err(|e| QueryError::new("filter", field, e.to_string()))
     };
-    let own = query.filter.as_ref().filter(|t| !t.trim().is_empty()).map(|t| read("filter", t)).transpose()?;
+    let own =
+        query.filter.as_ref().filter(|t| !t.trim().is_empty()).map(|t| read("filter", t)).transpose()?;
     let house = pipeline.filter.as_ref().map(|t| read("scenario", t)).transpose()?;
     let all: Vec<Filter> = house.into_iter().chain(own).collect();
     let joined = match all.as_slice() {
@@ -491,8 +509,11 @@ fn note(notes: &mut Vec<String>, field: &str, unknown: &[&str]) {
     if unknown.is_empty() {
         return;
     }
-    let named: Vec<String> =
-        unknown.iter().take(NAMED).map(|id| format!("{:?}", id.chars().take(100).collect::<String>())).collect();
+    let named: Vec<String> = unknown
+        .iter()
+        .take(NAMED)
+        .map(|id| format!("{:?}", id.chars().take(100).collect::<String>()))
+        .collect();
     let rest = unknown.len() - named.len();
     let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     notes.push(format!("{field}: unknown here and not used: {}{rest}", named.join(", ")));
@@ -528,7 +549,9 @@ fn with_shown(
 /// What the scenario's sources say for a person with a profile; `like` alone asks the neighbours only.
 fn from_sources(live: &Live, model: &dyn Model, asked: &Asked<'_>, k: usize, allowed: &Allowed) -> Vec<Pick> {
     if asked.resolved.history.is_empty() {
-        return with_shown(live, asked, k, SourceKind::Similar, |k| model.retrieve(&asked.resolved, k, allowed));
+        return with_shown(live, asked, k, SourceKind::Similar, |k| {
+            model.retrieve(&asked.resolved, k, allowed)
+        });
     }
     let lists: Vec<(f32, Vec<Pick>)> = asked
         .pipeline
@@ -571,7 +594,9 @@ fn from_source(
             let query = ResolvedQuery { like: newest, now: asked.resolved.now, ..ResolvedQuery::default() };
             with_shown(live, asked, k, SourceKind::Similar, |k| model.retrieve(&query, k, allowed))
         }
-        SourceKind::Popular | SourceKind::Recent | SourceKind::Search => by_rule(live, asked, source.kind, k, &[]),
+        SourceKind::Popular | SourceKind::Recent | SourceKind::Search => {
+            by_rule(live, asked, source.kind, k, &[])
+        }
     }
 }
 
@@ -703,10 +728,13 @@ fn fill(
 }
 
 fn why_nothing(live: &Live, asked: &Asked<'_>, has_profile: bool) -> String {
-    let user = asked.query.user.as_ref().map(|u| format!("user {:?}", u.chars().take(100).collect::<String>()));
+    let user =
+        asked.query.user.as_ref().map(|u| format!("user {:?}", u.chars().take(100).collect::<String>()));
     let known = !asked.history.is_empty() || !asked.likes.is_empty();
     match (&live.model, user) {
-        (Some(_), _) if has_profile && !asked.gate.shown.is_empty() => "the history suggests no more items".into(),
+        (Some(_), _) if has_profile && !asked.gate.shown.is_empty() => {
+            "the history suggests no more items".into()
+        }
         (Some(_), _) if has_profile => "no item that fits the history may be shown".into(),
         (None, _) if known => "no artefact is published".into(),
         (_, _) if known => "the artefact knows none of the items in the history yet".into(),
@@ -738,8 +766,13 @@ fn diversify(live: &Live, asked: &Asked<'_>, picks: Vec<Pick>, want: usize) -> V
                 .map(|p| diverse::traits(catalogue.item(p.slot).map(|i| &**i), &config.properties))
                 .collect();
             drop(catalogue);
-            let mut row =
-                |i: usize| about.iter().enumerate().map(|(j, a)| if i == j { 1.0 } else { diverse::jaccard(&about[i], a) }).collect();
+            let mut row = |i: usize| {
+                about
+                    .iter()
+                    .enumerate()
+                    .map(|(j, a)| if i == j { 1.0 } else { diverse::jaccard(&about[i], a) })
+                    .collect()
+            };
             diverse::select(&scores, want, asked.strength, config.method, &mut row)
         }
     };
@@ -774,7 +807,8 @@ fn contributions(live: &Live, asked: &Asked<'_>, picks: &[Pick]) -> Vec<Vec<(Ite
         .iter()
         .enumerate()
         .filter(|(_, p)| {
-            (p.slot as usize) < modelled && !matches!(p.source, Source::Kind(SourceKind::Popular | SourceKind::Recent))
+            (p.slot as usize) < modelled
+                && !matches!(p.source, Source::Kind(SourceKind::Popular | SourceKind::Recent))
         })
         .map(|(i, _)| i)
         .take(asked.pipeline.reasons)

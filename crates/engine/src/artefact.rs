@@ -217,7 +217,11 @@ impl Artefact {
         let weights = Weights::read(&folder.join(WEIGHTS)).map_err(|e| fail(e.to_string()))?;
         let model = recipe.model.load(&weights).map_err(|e| fail(e.to_string()))?;
         if model.items() != items.len() {
-            return Err(fail(format!("the model knows {} items, {ITEMS} names {}", model.items(), items.len())));
+            return Err(fail(format!(
+                "the model knows {} items, {ITEMS} names {}",
+                model.items(),
+                items.len()
+            )));
         }
         Ok(Artefact { info, model, items, users })
     }
@@ -267,14 +271,17 @@ impl ArtefactInfo {
         let info: ArtefactInfo =
             serde_json::from_value(value).map_err(|e| fail(format!("{MANIFEST} is damaged ({e})")))?;
         if digest(&info) != info.digest {
-            return Err(fail(format!("{MANIFEST} does not match its own digest, so it was changed or damaged")));
+            return Err(fail(format!(
+                "{MANIFEST} does not match its own digest, so it was changed or damaged"
+            )));
         }
         Ok(info)
     }
 }
 
 fn names_in(dir: &Path) -> Vec<String> {
-    let names = fs::read_dir(dir).map(|d| d.flatten().filter_map(|e| e.file_name().into_string().ok()).collect());
+    let names =
+        fs::read_dir(dir).map(|d| d.flatten().filter_map(|e| e.file_name().into_string().ok()).collect());
     names.unwrap_or_default()
 }
 

@@ -168,7 +168,8 @@ impl Catalogue {
     /// An item exists while it has a record or an event, or the artefact knows it, and nobody withdrew it.
     fn exists(&self, slot: Slot) -> bool {
         let entry = &self.entries[slot as usize];
-        !entry.withdrawn && (entry.item.is_some() || entry.counts.events > 0 || (slot as usize) < self.modelled)
+        !entry.withdrawn
+            && (entry.item.is_some() || entry.counts.events > 0 || (slot as usize) < self.modelled)
     }
 
     /// Exists, is not hidden and has not expired.

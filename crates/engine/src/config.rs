@@ -207,7 +207,9 @@ impl Default for DiversityConfig {
             strength: 0.0,
             by: SimilarityBy::Properties,
             pool: 100,
-            properties: ["genres", "categories", "subjects", "moods", "author", "tags"].map(String::from).to_vec(),
+            properties: ["genres", "categories", "subjects", "moods", "author", "tags"]
+                .map(String::from)
+                .to_vec(),
         }
     }
 }
@@ -263,10 +265,16 @@ impl PipelineConfig {
             return Err("fallback: expected `popular` or `recent`, which need no history".into());
         }
         if !(0.0..=1.0).contains(&self.diversity.strength) {
-            return Err(format!("diversity.strength must lie in 0 to 1, received {}", self.diversity.strength));
+            return Err(format!(
+                "diversity.strength must lie in 0 to 1, received {}",
+                self.diversity.strength
+            ));
         }
         if !(self.search_taste.is_finite() && self.search_taste >= 0.0) {
-            return Err(format!("search_taste must be a number of at least 0, received {}", self.search_taste));
+            return Err(format!(
+                "search_taste must be a number of at least 0, received {}",
+                self.search_taste
+            ));
         }
         if let Some(text) = &self.filter {
             crate::Filter::parse(text).map_err(|e| format!("filter: {e}"))?;

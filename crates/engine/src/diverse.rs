@@ -47,12 +47,7 @@ fn relevance(scores: &[f32]) -> Vec<f64> {
     scores.iter().map(|&s| if range > 0.0 { (f64::from(s) - f64::from(low)) / range } else { 1.0 }).collect()
 }
 
-fn mmr(
-    relevance: &[f64],
-    k: usize,
-    strength: f64,
-    similar: &mut dyn FnMut(usize) -> Vec<f32>,
-) -> Vec<usize> {
+fn mmr(relevance: &[f64], k: usize, strength: f64, similar: &mut dyn FnMut(usize) -> Vec<f32>) -> Vec<usize> {
     let mut nearest = vec![0f64; relevance.len()];
     let mut free = vec![true; relevance.len()];
     let mut chosen = Vec::with_capacity(k);
@@ -68,12 +63,7 @@ fn mmr(
     chosen
 }
 
-fn dpp(
-    relevance: &[f64],
-    k: usize,
-    strength: f64,
-    similar: &mut dyn FnMut(usize) -> Vec<f32>,
-) -> Vec<usize> {
+fn dpp(relevance: &[f64], k: usize, strength: f64, similar: &mut dyn FnMut(usize) -> Vec<f32>) -> Vec<usize> {
     let alpha = (1.0 - strength) / (2.0 * strength);
     let n = relevance.len();
     // Cholesky rows of the chosen ones: column i of `rows` is c_i, and left[i] = S_ii − ‖c_i‖².
@@ -149,7 +139,17 @@ mod tests {
 
     /// Two groups of three: alike within, different between.
     fn groups(i: usize) -> Vec<f32> {
-        (0..6).map(|j| if i == j { 1.0 } else if i / 3 == j / 3 { 0.9 } else { 0.0 }).collect()
+        (0..6)
+            .map(|j| {
+                if i == j {
+                    1.0
+                } else if i / 3 == j / 3 {
+                    0.9
+                } else {
+                    0.0
+                }
+            })
+            .collect()
     }
 
     const SCORES: [f32; 6] = [1.0, 0.99, 0.98, 0.5, 0.4, 0.0];

@@ -13,7 +13,9 @@ pub enum EngineError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("there is no space {name:?}{near}; create it first")]
     UnknownSpace { name: String, near: String },
-    #[error("{name:?} cannot name a {what}: expected 1 to 100 of a-z, A-Z, 0-9, `-`, `_` and `.`, not starting with `.`")]
+    #[error(
+        "{name:?} cannot name a {what}: expected 1 to 100 of a-z, A-Z, 0-9, `-`, `_` and `.`, not starting with `.`"
+    )]
     Name { what: &'static str, name: String },
     #[error("there is no artefact {name:?}{near}; train one, or list what is there")]
     UnknownArtefact { name: String, near: String },
@@ -59,7 +61,11 @@ pub struct QueryError {
 }
 
 impl QueryError {
-    pub(crate) fn new(code: &'static str, field: impl Into<String>, message: impl Into<String>) -> QueryError {
+    pub(crate) fn new(
+        code: &'static str,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> QueryError {
         QueryError { code, field: Some(field.into()), message: message.into() }
     }
 

@@ -23,8 +23,8 @@
 //! `x in list` holds where an element equals `x`; `list in list` where they share an element; `x in text` where
 //! the text contains `x`. An operand alone holds where it is `true`.
 
-use sommelier_core::Item;
 use serde_json::Value;
+use sommelier_core::Item;
 
 const MAX_BYTES: usize = 4096;
 const MAX_DEPTH: usize = 32;
@@ -78,7 +78,11 @@ impl Filter {
     pub fn parse(text: &str) -> Result<Filter, FilterError> {
         if text.len() > MAX_BYTES {
             let received = format!("{} bytes", text.len());
-            return Err(FilterError { at: 1, expected: format!("a filter of at most {MAX_BYTES} bytes"), received });
+            return Err(FilterError {
+                at: 1,
+                expected: format!("a filter of at most {MAX_BYTES} bytes"),
+                received,
+            });
         }
         let mut parser = Parser { tokens: tokens(text)?, next: 0, nodes: 0 };
         let root = parser.or(0)?;
@@ -253,7 +257,9 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, FilterError> {
             let (read, end) = quoted(&chars, i)?;
             out.push((at, Token::Text(read)));
             i = end;
-        } else if c.is_ascii_digit() || ((c == '-' || c == '.') && chars.get(i + 1).is_some_and(char::is_ascii_digit)) {
+        } else if c.is_ascii_digit()
+            || ((c == '-' || c == '.') && chars.get(i + 1).is_some_and(char::is_ascii_digit))
+        {
             let start = i;
             i += 1;
             while i < chars.len()
@@ -266,7 +272,13 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, FilterError> {
             let word: String = chars[start..i].iter().collect();
             match word.parse::<f64>() {
                 Ok(number) if number.is_finite() => out.push((at, Token::Number(number))),
-                _ => return Err(FilterError { at, expected: "a number".into(), received: format!("`{word}`") }),
+                _ => {
+                    return Err(FilterError {
+                        at,
+                        expected: "a number".into(),
+                        received: format!("`{word}`"),
+                    });
+                }
             }
         } else if c.is_alphabetic() || c == '_' {
             let start = i;
@@ -277,7 +289,9 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, FilterError> {
         } else if c == '.' {
             out.push((at, Token::Sign(".")));
             i += 1;
-        } else if let Some(sign) = SIGNS.iter().find(|s| s.chars().enumerate().all(|(k, x)| chars.get(i + k) == Some(&x))) {
+        } else if let Some(sign) =
+            SIGNS.iter().find(|s| s.chars().enumerate().all(|(k, x)| chars.get(i + k) == Some(&x)))
+        {
             out.push((at, Token::Sign(sign)));
             i += sign.len();
         } else {
@@ -447,7 +461,8 @@ impl Parser {
                     self.take();
                     self.path()
                 }
-                _ => Err(self.unexpected(&format!("{EXPECTED} (a property is written item.{word}, text \"{word}\")"))),
+                _ => Err(self
+                    .unexpected(&format!("{EXPECTED} (a property is written item.{word}, text \"{word}\")"))),
             },
             _ => Err(self.unexpected(EXPECTED)),
         }

@@ -53,7 +53,8 @@ impl Kinds {
     /// How much of an event's weight is left at `now`.
     pub fn fade(&self, kind: u32, at: i64, now: i64) -> f32 {
         let half_life = self.seen.read().1.get(kind as usize).and_then(|rule| rule.half_life_days);
-        half_life.map_or(1.0, |days| (-(now.saturating_sub(at).max(0) as f64) / (days * DAY_MILLIS)).exp2() as f32)
+        half_life
+            .map_or(1.0, |days| (-(now.saturating_sub(at).max(0) as f64) / (days * DAY_MILLIS)).exp2() as f32)
     }
 
     pub fn index(&self, kind: &str) -> Option<u32> {
@@ -207,7 +208,10 @@ mod tests {
     #[test]
     fn kinds_weigh_and_fade() {
         let rules = KindRules::from([
-            ("rating".into(), KindRule { by_value: true, only: Some("value >= 4".into()), ..KindRule::default() }),
+            (
+                "rating".into(),
+                KindRule { by_value: true, only: Some("value >= 4".into()), ..KindRule::default() },
+            ),
             ("view".into(), KindRule { half_life_days: Some(1.0), weight: 0.5, ..KindRule::default() }),
         ]);
         let kinds = Kinds::new(rules).unwrap();

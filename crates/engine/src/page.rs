@@ -163,7 +163,11 @@ mod tests {
         shown.add("b");
         let token = shown.token(&query);
         assert_eq!(Shown::read(&token, &query).unwrap(), shown);
-        let more = Query { count: Some(3), history: vec![sommelier_core::HistoryEntry::Item("a".into())], ..query.clone() };
+        let more = Query {
+            count: Some(3),
+            history: vec![sommelier_core::HistoryEntry::Item("a".into())],
+            ..query.clone()
+        };
         assert!(Shown::read(&token, &more).is_ok(), "new events and another count are the same question");
         let other = Query { user: Some("v".into()), ..Query::default() };
         assert_eq!(Shown::read(&token, &other), Err(PageError::OtherQuestion));

@@ -116,12 +116,8 @@ impl Shared {
                     self.wake.wait_for(&mut state, pause);
                 }
                 state.flush = false;
-                let batch: Vec<SlateRecord> = state
-                    .queue
-                    .iter()
-                    .take(BATCH)
-                    .filter_map(|id| state.waiting.get(id).cloned())
-                    .collect();
+                let batch: Vec<SlateRecord> =
+                    state.queue.iter().take(BATCH).filter_map(|id| state.waiting.get(id).cloned()).collect();
                 (batch, state.closing)
             };
             if !batch.is_empty() && !self.write(&batch, closing) {

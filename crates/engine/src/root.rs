@@ -19,8 +19,8 @@ mod space;
 
 pub use artefact::{Artefact, ArtefactInfo, FORMAT, FileInfo, Trained, train};
 pub use config::{
-    DEFAULT_SCENARIO, DiversityConfig, DiversityMethod, EngineConfig, PipelineConfig, QueryLimits, RecordConfig, Seen,
-    SimilarityBy, SourceConfig, SourceKind,
+    DEFAULT_SCENARIO, DiversityConfig, DiversityMethod, EngineConfig, PipelineConfig, QueryLimits,
+    RecordConfig, Seen, SimilarityBy, SourceConfig, SourceKind,
 };
 pub use error::{EngineError, QueryError};
 pub use filter::{Filter, FilterError};

@@ -45,11 +45,7 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), EngineErr
     let fine = (1..=100).contains(&name.len())
         && !name.starts_with('.')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if fine {
-        Ok(())
-    } else {
-        Err(EngineError::Name { what, name: name.chars().take(100).collect() })
-    }
+    if fine { Ok(()) } else { Err(EngineError::Name { what, name: name.chars().take(100).collect() }) }
 }
 
 /// One tenant. All methods may be called from many threads.
@@ -143,7 +139,8 @@ impl Space {
         let dir = space_dir(dir, name);
         std::fs::create_dir_all(&dir).map_err(EngineError::io(&dir))?;
         let log = Arc::new(Log::open(&dir.join("log"), &LogOptions::default())?);
-        let kinds = Kinds::new(config.events.clone()).map_err(|e| EngineError::Config(format!("events: {e}")))?;
+        let kinds =
+            Kinds::new(config.events.clone()).map_err(|e| EngineError::Config(format!("events: {e}")))?;
         let recorder = Recorder::start(Arc::clone(&log), &config.record).map_err(EngineError::io(&dir))?;
         let opened = clock.now();
         let users = HistoryCache::new(config.history_cache_events);
@@ -314,7 +311,10 @@ impl Space {
         let old = self.log.item(id)?.ok_or_else(|| EngineError::UnknownId { what: "item", id: id.into() })?;
         let item: Item = patched(&old, patch)?;
         if item.id != id {
-            return Err(EngineError::Invalid(format!("id: an item keeps its id {id:?}, received {:?}", item.id)));
+            return Err(EngineError::Invalid(format!(
+                "id: an item keeps its id {id:?}, received {:?}",
+                item.id
+            )));
         }
         self.put_in_order(vec![item.clone()])?;
         Ok(item)
@@ -357,7 +357,10 @@ impl Space {
         let old = self.log.user(id)?.ok_or_else(|| EngineError::UnknownId { what: "user", id: id.into() })?;
         let user: User = patched(&old, patch)?;
         if user.id != id {
-            return Err(EngineError::Invalid(format!("id: a user keeps its id {id:?}, received {:?}", user.id)));
+            return Err(EngineError::Invalid(format!(
+                "id: a user keeps its id {id:?}, received {:?}",
+                user.id
+            )));
         }
         self.log.put_users(vec![user.clone()])?;
         Ok(user)
@@ -467,9 +470,14 @@ impl Space {
         match std::fs::read(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(EngineError::io(&path)(e)),
-            Ok(bytes) => serde_json::from_slice::<PublishedFile>(&bytes).map(|f| Some(f.artefact)).map_err(|e| {
-                EngineError::Invalid(format!("{} is damaged ({e}); publish an artefact again", path.display()))
-            }),
+            Ok(bytes) => {
+                serde_json::from_slice::<PublishedFile>(&bytes).map(|f| Some(f.artefact)).map_err(|e| {
+                    EngineError::Invalid(format!(
+                        "{} is damaged ({e}); publish an artefact again",
+                        path.display()
+                    ))
+                })
+            }
         }
     }
 
@@ -662,8 +670,7 @@ impl Space {
 
     fn write_counters_of(&self, catalogue: &Catalogue) -> Result<(), EngineError> {
         let counts: HashMap<String, Counts> = catalogue.contents().counts;
-        let mut items: Vec<_> =
-            counts.into_iter().map(|(id, c)| (id, c.events, c.weight, c.first)).collect();
+        let mut items: Vec<_> = counts.into_iter().map(|(id, c)| (id, c.events, c.weight, c.first)).collect();
         items.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let file = CountersFile { rules: self.rules_text(), offset: self.log.offset(), items };
         let text = serde_json::to_vec(&file).map_err(|e| EngineError::Invalid(e.to_string()))?;
@@ -712,7 +719,8 @@ fn merge(whole: &mut Value, patch: &Value) {
 
 /// Title; author, artist, director, brand; and every other text of the item.
 fn searchable(item: &Item) -> TextDoc {
-    const BY: [&str; 8] = ["author", "authors", "artist", "director", "brand", "creator", "maker", "publisher"];
+    const BY: [&str; 8] =
+        ["author", "authors", "artist", "director", "brand", "creator", "maker", "publisher"];
     const SKIP: [&str; 4] = ["image", "url", "link", "cover"];
     let mut doc = TextDoc { title: item.title().unwrap_or(&item.id).to_owned(), ..TextDoc::default() };
     for (name, value) in &item.properties {
@@ -747,7 +755,11 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the folder and every space in it.
-    pub fn open(root: &Path, config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Arc<Engine>, EngineError> {
+    pub fn open(
+        root: &Path,
+        config: EngineConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Engine>, EngineError> {
         let config = config.checked()?;
         let spaces = root.join("spaces");
         std::fs::create_dir_all(&spaces).map_err(EngineError::io(&spaces))?;

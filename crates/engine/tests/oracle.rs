@@ -48,7 +48,14 @@ impl Twin {
     }
 
     /// The rules of the gate, one after the other.
-    fn may_show(&self, query: &Query, id: &str, now: Time, hide_seen: bool, shown: &BTreeSet<String>) -> bool {
+    fn may_show(
+        &self,
+        query: &Query,
+        id: &str,
+        now: Time,
+        hide_seen: bool,
+        shown: &BTreeSet<String>,
+    ) -> bool {
         let item = self.items.get(id);
         let seen = query.user.as_ref().is_some_and(|u| self.history(u).iter().any(|e| e.item == id))
             || query.history.iter().any(|h| h.item() == id);
@@ -84,7 +91,11 @@ impl Twin {
         let mut history: Vec<sommelier_core::Seen> = Vec::new();
         for event in query.user.iter().flat_map(|u| self.history(u)) {
             if let Some(item) = ix(&event.item).filter(|_| weight(event) != 0.0) {
-                history.push(sommelier_core::Seen { item, weight: weight(event) as f32, at: event.at.unwrap() });
+                history.push(sommelier_core::Seen {
+                    item,
+                    weight: weight(event) as f32,
+                    at: event.at.unwrap(),
+                });
             }
         }
         for entry in &query.history {
@@ -116,7 +127,9 @@ fn config() -> EngineConfig {
     let rule = |weight| sommelier_data::KindRule { weight, ..Default::default() };
     config.events.insert("like".into(), rule(2.0));
     config.events.insert("dislike".into(), rule(-1.0));
-    config.pipelines.insert("again".into(), PipelineConfig { seen: Seen::Allow, ..PipelineConfig::default() });
+    config
+        .pipelines
+        .insert("again".into(), PipelineConfig { seen: Seen::Allow, ..PipelineConfig::default() });
     config
 }
 
@@ -361,16 +374,19 @@ impl World {
         let popular = of("popular");
         if popular.len() == slate.items.len() && !popular.is_empty() && query.candidates.is_empty() {
             let least = popular.iter().map(|i| i.score).fold(f32::INFINITY, f32::min);
-            let missed = twin.everything().into_iter().find(|id| {
-                allowed(id) && !here.contains(id) && twin.popularity(id) as f32 > least
-            });
+            let missed = twin
+                .everything()
+                .into_iter()
+                .find(|id| allowed(id) && !here.contains(id) && twin.popularity(id) as f32 > least);
             assert_eq!(missed, None, "a more popular item was passed over: {slate:#?}");
         }
         // What the model says is what its score says, over exactly what is allowed.
-        let plain = query.wish.is_none() && !query.context.contains_key("diversity") && query.candidates.is_empty();
+        let plain =
+            query.wish.is_none() && !query.context.contains_key("diversity") && query.candidates.is_empty();
         if plain {
             let scores = twin.scores(query, now);
-            let modelled: Vec<_> = slate.items.iter().filter(|i| matches!(&*i.source, "model" | "similar")).collect();
+            let modelled: Vec<_> =
+                slate.items.iter().filter(|i| matches!(&*i.source, "model" | "similar")).collect();
             let mut last = f32::INFINITY;
             for entry in &modelled {
                 assert!((entry.score - scores[&entry.item]).abs() < 1e-4, "{entry:?} {scores:?} {query:?}");
@@ -378,12 +394,18 @@ impl World {
                 last = entry.score;
             }
             if modelled.len() == slate.items.len() && !modelled.is_empty() {
-                let missed = scores.iter().find(|(id, s)| **s > last + 1e-4 && allowed(id) && !here.contains(*id));
+                let missed =
+                    scores.iter().find(|(id, s)| **s > last + 1e-4 && allowed(id) && !here.contains(*id));
                 assert_eq!(missed, None, "a better item was passed over: {slate:#?}");
             }
         }
         if twin.artefact.is_none() {
-            assert!(slate.items.is_empty() || slate.fallback.is_some() || !query.candidates.is_empty() || query.wish.is_some());
+            assert!(
+                slate.items.is_empty()
+                    || slate.fallback.is_some()
+                    || !query.candidates.is_empty()
+                    || query.wish.is_some()
+            );
         }
         assert_eq!(slate.artefact, twin.artefact.as_ref().map(|a| a.info.name.clone()));
     }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use sommelier_core::{Clock, Event, FitContext, HistoryEntry, Item, ManualClock, Query, Slate, Time};
 use sommelier_data::log::Erasure;
 use sommelier_engine::{
-    Artefact, DiversityConfig, Engine, EngineConfig, EngineError, PipelineConfig, Recipe, SourceConfig, SourceKind,
-    Space,
+    Artefact, DiversityConfig, Engine, EngineConfig, EngineError, PipelineConfig, Recipe, SourceConfig,
+    SourceKind, Space,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -36,7 +36,9 @@ fn library(dir: &Path, config: EngineConfig) -> Arc<Space> {
         ("v3", "The Waste Land", 1922, "Verse"),
     ];
     space
-        .put_items(books.map(|(id, t, y, g)| item(id, json!({"title": t, "year": y, "genres": [g]}))).to_vec())
+        .put_items(
+            books.map(|(id, t, y, g)| item(id, json!({"title": t, "year": y, "genres": [g]}))).to_vec(),
+        )
         .unwrap();
     let mut events = Vec::new();
     for n in 0..6 {
@@ -111,7 +113,8 @@ fn like_alone_asks_for_similar_items_and_candidates_for_an_order() {
     let dir = tempfile::tempdir().unwrap();
     let space = library(dir.path(), EngineConfig::default());
     publish(&space, &ease());
-    let similar = space.answer(&Query { like: vec!["v1".into()], count: Some(2), ..Query::default() }).unwrap();
+    let similar =
+        space.answer(&Query { like: vec!["v1".into()], count: Some(2), ..Query::default() }).unwrap();
     assert_eq!(ids(&similar).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["v2", "v3"]));
     assert_eq!(similar.items[0].source, "similar");
     assert_eq!(similar.items[0].reasons[0].text, "Similar to “Leaves of Grass”");
@@ -126,13 +129,18 @@ fn like_alone_asks_for_similar_items_and_candidates_for_an_order() {
 fn wish_alone_is_search_and_a_history_re_ranks_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = EngineConfig::default();
-    config.pipelines.insert("taste".into(), PipelineConfig { search_taste: 3.0, ..PipelineConfig::default() });
+    config
+        .pipelines
+        .insert("taste".into(), PipelineConfig { search_taste: 3.0, ..PipelineConfig::default() });
     let space = library(dir.path(), config);
     publish(&space, &ease());
     let wish = |text: &str| Query { wish: Some(text.into()), ..Query::default() };
     let found = space.answer(&wish("moonstone")).unwrap();
     assert_eq!(ids(&found), ["c2"]);
-    assert_eq!((found.items[0].source.as_str(), found.items[0].reasons[0].kind.as_str()), ("search", "match"));
+    assert_eq!(
+        (found.items[0].source.as_str(), found.items[0].reasons[0].kind.as_str()),
+        ("search", "match")
+    );
     assert_eq!(space.answer(&wish("the")).unwrap().items.len(), 4);
     let nothing = space.answer(&wish("xylophone")).unwrap();
     assert_eq!(nothing.fallback.as_deref(), Some("nothing matches \"xylophone\": popular items instead"));
@@ -155,7 +163,9 @@ fn wish_alone_is_search_and_a_history_re_ranks_it() {
 fn new_items_are_usable_at_once_and_models_say_what_they_do_not_know() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = EngineConfig::default();
-    config.pipelines.insert("new".into(), PipelineConfig { fallback: vec![SourceKind::Recent], ..Default::default() });
+    config
+        .pipelines
+        .insert("new".into(), PipelineConfig { fallback: vec![SourceKind::Recent], ..Default::default() });
     let space = library(dir.path(), config);
     publish(&space, &ease());
     // Never put, only seen in an event: an item as an id without properties.
@@ -169,7 +179,8 @@ fn new_items_are_usable_at_once_and_models_say_what_they_do_not_know() {
         Some("the artefact knows none of the items in the history yet: popular items")
     );
     space.put_items(vec![item("n1", json!({"title": "Brand new"}))]).unwrap();
-    let newest = space.answer(&Query { scenario: Some("new".into()), count: Some(1), ..user("nobody") }).unwrap();
+    let newest =
+        space.answer(&Query { scenario: Some("new".into()), count: Some(1), ..user("nobody") }).unwrap();
     assert_eq!(newest.items[0].source, "recent");
     assert_eq!(newest.items[0].reasons[0].text, "New here since 2026-01-31");
 }
@@ -187,7 +198,8 @@ fn several_sources_are_fused_and_diversity_mixes() {
         },
     );
     for (name, method) in [("mmr", "mmr"), ("dpp", "dpp")] {
-        let diversity: DiversityConfig = serde_json::from_value(json!({"method": method, "strength": 0.9})).unwrap();
+        let diversity: DiversityConfig =
+            serde_json::from_value(json!({"method": method, "strength": 0.9})).unwrap();
         config.pipelines.insert(name.into(), PipelineConfig { diversity, ..PipelineConfig::default() });
     }
     let space = library(dir.path(), config);
@@ -195,11 +207,16 @@ fn several_sources_are_fused_and_diversity_mixes() {
     let mixed = space.answer(&Query { scenario: Some("mixed".into()), ..user("anna") }).unwrap();
     assert_eq!(mixed.items.len(), 5);
     assert!(ids(&mixed)[..2].iter().all(|id| id.starts_with('c')), "{mixed:#?}");
-    let genres = |slate: &Slate| ids(slate).iter().map(|id| id.chars().next().unwrap()).collect::<BTreeSet<_>>().len();
+    let genres =
+        |slate: &Slate| ids(slate).iter().map(|id| id.chars().next().unwrap()).collect::<BTreeSet<_>>().len();
     let history = ["c1", "v1"].map(|i| HistoryEntry::Item(i.into())).to_vec();
     for scenario in ["mmr", "dpp"] {
-        let query =
-            Query { scenario: Some(scenario.into()), count: Some(2), history: history.clone(), ..Query::default() };
+        let query = Query {
+            scenario: Some(scenario.into()),
+            count: Some(2),
+            history: history.clone(),
+            ..Query::default()
+        };
         assert_eq!(genres(&space.answer(&query).unwrap()), 2, "{scenario}");
     }
 }
@@ -243,7 +260,11 @@ fn bad_questions_are_refused_in_words() {
         (Query { history: many, ..Query::default() }, "limit", "at most 10000"),
         (Query { filter: Some("item.year <".into()), ..Query::default() }, "filter", "at character 12"),
         (Query { page: Some("rubbish".into()), ..Query::default() }, "page", "`next`"),
-        (Query { scenario: Some("defalt".into()), ..Query::default() }, "scenario", "did you mean \"default\""),
+        (
+            Query { scenario: Some("defalt".into()), ..Query::default() },
+            "scenario",
+            "did you mean \"default\"",
+        ),
         (Query { context, ..Query::default() }, "context", "from 0"),
         (Query { wish: Some("x".repeat(5000)), ..Query::default() }, "limit", "4096 bytes"),
     ] {
@@ -295,7 +316,8 @@ fn a_damaged_artefact_is_refused_and_the_old_one_stays() {
     let space = library(dir.path(), EngineConfig::default());
     let good = publish(&space, &ease());
     let snapshot = space.snapshot().unwrap();
-    let other = space.train(&ease().set("l2=9").unwrap(), &snapshot, &mut FitContext::quiet(7), json!(null)).unwrap();
+    let other =
+        space.train(&ease().set("l2=9").unwrap(), &snapshot, &mut FitContext::quiet(7), json!(null)).unwrap();
     let weights = space.artefacts_dir().join(&other.name).join("weights.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();
     let last = bytes.len() - 1;
@@ -336,7 +358,8 @@ fn the_same_fit_gives_the_same_digest() {
 #[test]
 #[ignore = "makes tests/fixtures/v1; run by hand when the format gets a new version"]
 fn make_fixture() {
-    let pairs = [("ann", "tea"), ("ann", "cake"), ("bob", "tea"), ("bob", "cake"), ("cy", "tea"), ("cy", "ham")];
+    let pairs =
+        [("ann", "tea"), ("ann", "cake"), ("bob", "tea"), ("bob", "cake"), ("cy", "tea"), ("cy", "ham")];
     let snapshot = sommelier_data::Snapshot::from_pairs("tiny", &pairs);
     let trained = sommelier_engine::train(&ease(), &snapshot, &mut FitContext::quiet(1)).unwrap();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
@@ -347,8 +370,10 @@ fn make_fixture() {
 #[test]
 fn artefacts_of_old_versions_open() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
-    let names: Vec<String> =
-        std::fs::read_dir(&fixtures).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let names: Vec<String> = std::fs::read_dir(&fixtures)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     assert!(!names.is_empty());
     for name in names {
         let artefact = Artefact::load(&fixtures, &name).unwrap();
@@ -378,7 +403,10 @@ fn publishing_under_load_fails_no_request() {
                     while !stop.load(Ordering::Relaxed) {
                         let slate = space.answer(&Query { count: Some(2), ..user("anna") }).unwrap();
                         assert!(names.contains(slate.artefact.as_ref().unwrap()));
-                        assert_eq!(ids(&slate).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["c2", "c3"]));
+                        assert_eq!(
+                            ids(&slate).into_iter().collect::<BTreeSet<_>>(),
+                            BTreeSet::from(["c2", "c3"])
+                        );
                         answers += 1;
                     }
                     answers
@@ -403,7 +431,10 @@ fn publishing_under_load_fails_no_request() {
     // Nothing written while catalogues were replaced was lost.
     let ready = space.ready();
     assert_eq!(ready.items, 6 + 30);
-    assert_eq!(space.answer(&Query { candidates: vec!["v1".into()], ..Query::default() }).unwrap().items[0].score, 33.0);
+    assert_eq!(
+        space.answer(&Query { candidates: vec!["v1".into()], ..Query::default() }).unwrap().items[0].score,
+        33.0
+    );
 }
 
 #[test]
