@@ -67,7 +67,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn run(data: &str, users: &str, items: &str, dim: usize) -> Result<(), Box<dyn Error>> {
     let options = ImportOptions::default();
-    let (snapshot, _) = load(Path::new(data), &options, &KindRules::new(), &ImportContext::quiet(Time::default()))?;
+    let (snapshot, _) =
+        load(Path::new(data), &options, &KindRules::new(), &ImportContext::quiet(Time::default()))?;
     let split = "given".parse::<SplitSpec>()?.apply(&snapshot, 0, false)?;
     let rows = |path: &str, ids: &mut dyn Iterator<Item = &str>| -> Result<Vec<f32>, Box<dyn Error>> {
         let bytes = std::fs::read(path)?;

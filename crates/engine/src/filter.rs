@@ -548,9 +548,9 @@ mod tests {
             "item.pages > 400",
             r#""Novel" in item.genres"#,
             r#"["Poem", "Crime"] in item.genres"#,
-            r#"item.year in [1865, 1866]"#,
+            r"item.year in [1865, 1866]",
             r#""Punish" in item.title"#,
-            r#"'Poem' not in item.genres"#,
+            r"'Poem' not in item.genres",
             r#"not ("Poem" in item.genres or item.year > 1900)"#,
             "item.price is missing",
             "item.none is missing",
@@ -578,11 +578,11 @@ mod tests {
             "item.price in [1, 2]",
             "item.price in item.genres",
             r#"item.year = "Novel""#,
-            r#"item.genres < 3"#,
+            r"item.genres < 3",
             "item.none = item.none",
             "item.expires > 0",
             "false",
-            r#"item.ok and not item.ok"#,
+            r"item.ok and not item.ok",
         ] {
             assert!(!check(text), "{text}");
         }

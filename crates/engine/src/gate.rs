@@ -68,7 +68,9 @@ mod tests {
                 only: only.as_ref().map(|o| o.iter().copied().collect()),
                 ..Gate::default()
             };
-            shown.iter().for_each(|s| gate.shown.add(&format!("i{s}")));
+            for s in &shown {
+                gate.shown.add(&format!("i{s}"));
+            }
             for (i, (hidden, expires, size, withdrawn)) in items.iter().enumerate() {
                 let slot = i as u32;
                 let expected = !hidden

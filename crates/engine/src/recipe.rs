@@ -125,7 +125,9 @@ impl Recipe {
 
     /// A built-in name, or the path of a TOML file.
     pub fn load(name_or_path: &str) -> Result<Recipe, EngineError> {
-        let looks_like_a_path = name_or_path.ends_with(".toml") || name_or_path.contains(['/', '\\']);
+        let looks_like_a_path =
+            Path::new(name_or_path).extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"))
+                || name_or_path.contains(['/', '\\']);
         if !looks_like_a_path {
             return Recipe::builtin(name_or_path);
         }

@@ -322,8 +322,10 @@ mod tests {
         let folder = folder();
         let file = folder.path().join("mine.toml");
         std::fs::write(&file, RECIPE).expect("a file");
-        let found = run(&[file.display().to_string()], folder.path(), &mut FitContext::quiet(1)).expect("a run");
-        let verdicts: Vec<(&str, &str)> = found.rows.iter().map(|r| (&*r.claim.metric, r.verdict())).collect();
+        let found =
+            run(&[file.display().to_string()], folder.path(), &mut FitContext::quiet(1)).expect("a run");
+        let verdicts: Vec<(&str, &str)> =
+            found.rows.iter().map(|r| (&*r.claim.metric, r.verdict())).collect();
         assert_eq!(
             verdicts,
             [("mrr@2", "no data here"), ("recall@1", "MISSED"), ("ndcg@2", "holds"), ("mrr@2", "not judged")]
@@ -332,13 +334,18 @@ mod tests {
         let text = found.to_string();
         assert!(text.ends_with("1 of 2 claims hold") && text.contains("published 1 ± 1 %"), "{text}");
         let markdown = found.to_markdown();
-        assert!(markdown.contains("by \\| hand") && markdown.contains("| `kind = \"ease\"; l2 = 2.0"), "{markdown}");
+        assert!(
+            markdown.contains("by \\| hand") && markdown.contains("| `kind = \"ease\"; l2 = 2.0"),
+            "{markdown}"
+        );
         assert!(serde_json::to_string(&found).expect("JSON").contains("\"holds\":true"));
     }
 
     #[test]
     fn a_claim_that_makes_no_sense_is_refused() {
-        assert!(metric_of("rmse@10").is_err() && metric_of("recall@0").is_err() && metric_of("recall@x").is_err());
+        assert!(
+            metric_of("rmse@10").is_err() && metric_of("recall@0").is_err() && metric_of("recall@x").is_err()
+        );
         assert_eq!(metric_of("auc"), Ok((Metric::Auc, 10)));
     }
 

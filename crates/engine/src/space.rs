@@ -380,7 +380,7 @@ impl Space {
         let live = self.live();
         match what {
             Erasure::User(user) => {
-                let events = self.all_events(|before| self.log.user_events(user, before, PAGE))?;
+                let events = all_events(|before| self.log.user_events(user, before, PAGE))?;
                 let erased = self.log.erase(what)?;
                 let mut catalogue = live.catalogue.write();
                 let mut without_first: Vec<&str> = Vec::new();
@@ -394,7 +394,7 @@ impl Space {
                 without_first.sort_unstable();
                 without_first.dedup();
                 for item in without_first {
-                    let left = self.all_events(|before| self.log.item_events(item, before, PAGE))?;
+                    let left = all_events(|before| self.log.item_events(item, before, PAGE))?;
                     catalogue.first_event(item, left.last().and_then(|event| event.at));
                 }
                 live.users.forget(user);
@@ -561,7 +561,7 @@ impl Space {
             Ok(found) => return Ok(found),
             Err(ticket) => ticket,
         };
-        let events = self.all_events(|before| self.log.user_events(user, before, PAGE))?;
+        let events = all_events(|before| self.log.user_events(user, before, PAGE))?;
         let catalogue = live.catalogue.read();
         let known: Vec<Known> = events
             .iter()
@@ -577,20 +577,6 @@ impl Space {
         let known = Arc::new(known);
         live.users.keep(user, Arc::clone(&known), ticket);
         Ok(known)
-    }
-
-    /// Newest first.
-    fn all_events<K>(
-        &self,
-        page: impl Fn(Option<K>) -> Result<(Vec<Event>, Option<K>), sommelier_data::log::LogError>,
-    ) -> Result<Vec<Event>, EngineError> {
-        let (mut events, mut next) = page(None)?;
-        while let Some(before) = next {
-            let (more, after) = page(Some(before))?;
-            events.extend(more);
-            next = after;
-        }
-        Ok(events)
     }
 
     /// The text index, made from the catalogue at the first call.
@@ -686,6 +672,19 @@ impl Drop for Space {
             tracing::warn!(%error, "counters were not saved; the next start reads more of the log");
         }
     }
+}
+
+/// Newest first.
+fn all_events<K>(
+    page: impl Fn(Option<K>) -> Result<(Vec<Event>, Option<K>), sommelier_data::log::LogError>,
+) -> Result<Vec<Event>, EngineError> {
+    let (mut events, mut next) = page(None)?;
+    while let Some(before) = next {
+        let (more, after) = page(Some(before))?;
+        events.extend(more);
+        next = after;
+    }
+    Ok(events)
 }
 
 fn patched<T: Serialize + for<'de> Deserialize<'de>>(old: &T, patch: &Value) -> Result<T, EngineError> {

@@ -180,7 +180,7 @@ impl World {
 
     fn append(&mut self) {
         let now = self.now();
-        let events: Vec<Event> = (0..1 + self.rng.below(4))
+        let events: Vec<Event> = (0..=self.rng.below(4))
             .map(|_| {
                 let kind = ["view", "view", "like", "dislike"][self.rng.below(4)];
                 let mut event = Event::new(self.user(), self.item(), kind);
@@ -317,7 +317,7 @@ impl World {
             query.exclude = (0..self.rng.below(4)).map(|_| self.item()).collect();
         }
         match self.rng.below(8) {
-            0 => query.candidates = (0..1 + self.rng.below(6)).map(|_| self.item()).collect(),
+            0 => query.candidates = (0..=self.rng.below(6)).map(|_| self.item()).collect(),
             1 => query.wish = Some("book".into()),
             2 => query.scenario = Some("again".into()),
             3 => {

@@ -20,6 +20,7 @@ fn open(dir: &Path, config: EngineConfig) -> Arc<Space> {
     Space::open(dir, "s", config, clock()).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "call sites read better without a reference")]
 fn item(id: &str, properties: Value) -> Item {
     serde_json::from_value(json!({"id": id, "properties": properties})).unwrap()
 }
