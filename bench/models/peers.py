@@ -10,12 +10,12 @@ import argparse
 import gzip
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -113,10 +113,6 @@ def numpy_ease(train, dtype, solver):
     return (time.perf_counter() - start, time.process_time() - cpu), b
 
 
-def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
 def medians(name, values):
     """Of wall and processor seconds. On a busy machine the second says more."""
     wall, cpu = (statistics.median(v) for v in zip(*values))
@@ -135,9 +131,9 @@ def run_ease(args, work):
     (work / "train.txt").write_text(gzip.open(data / "lcf_split_train.txt.gz", "rt").read())
     if args.memory_of:
         dtype, solver = args.memory_of.split(",")
-        before = peak_mib()
+        tracemalloc.start()
         numpy_ease(train, np.dtype(dtype), solver)
-        print(json.dumps({"before_mib": before, "peak_mib": peak_mib()}))
+        print(json.dumps({"arrays_peak_mib": tracemalloc.get_traced_memory()[1] >> 20}))
         return
     variants = [("float64", "inv"), ("float32", "inv"), ("float64", "cholesky"), ("float32", "cholesky")]
     times = {v: [] for v in variants}

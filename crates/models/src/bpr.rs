@@ -51,7 +51,7 @@ pub struct BprConfig {
 }
 
 impl Default for BprConfig {
-    /// Tuned on gowalla.
+    /// Conventional; 60 epochs of it give Recall@20 0.125 on gowalla. Not tuned yet.
     fn default() -> BprConfig {
         BprConfig {
             dim: 64,

@@ -58,7 +58,7 @@ pub struct IalsConfig {
 }
 
 impl Default for IalsConfig {
-    /// Tuned on gowalla.
+    /// The best of a first few on gowalla at 64 dimensions (Recall@20 0.150); larger ones are not tuned yet.
     fn default() -> IalsConfig {
         IalsConfig {
             dim: 64,
