@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sommelier_core::FitContext;
 use sommelier_data::Snapshot;
 
-/// Defaults were tuned on amazon-beauty (leave-one-out).
+/// Defaults follow word2vec and have not been tuned on a data set yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Item2vecConfig {

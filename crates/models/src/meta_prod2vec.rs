@@ -22,7 +22,7 @@ use sommelier_core::{FitContext, Item, Vocab};
 use sommelier_data::Snapshot;
 use sommelier_nn::kernel;
 
-/// Defaults were tuned on amazon-beauty (leave-one-out).
+/// Defaults follow word2vec and have not been tuned on a data set yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetaProd2vecConfig {

@@ -19,7 +19,7 @@ use sommelier_core::{Csr, FitContext, Rng};
 use sommelier_data::Snapshot;
 use sommelier_nn::kernel;
 
-/// Defaults were tuned on ml-1m (its given split).
+/// Defaults were tried on ml-1m (its given split), not searched for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PureSvdConfig {

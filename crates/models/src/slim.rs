@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sommelier_core::{Csr, FitContext};
 use sommelier_data::Snapshot;
 
-/// Defaults were tuned on ml-1m (its given split).
+/// Defaults were tried on ml-1m (its given split), not searched for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SlimConfig {

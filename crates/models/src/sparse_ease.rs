@@ -28,7 +28,7 @@ use sommelier_core::{Csr, FitContext};
 use sommelier_data::Snapshot;
 use sommelier_nn::kernel;
 
-/// Defaults were tuned on gowalla (its given split).
+/// Density and neighbours were tried on amazon-beauty (leave-one-out), with l2 = 50.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SparseEaseConfig {
@@ -46,7 +46,7 @@ pub struct SparseEaseConfig {
 
 impl Default for SparseEaseConfig {
     fn default() -> SparseEaseConfig {
-        SparseEaseConfig { l2: 100.0, density: 64, together: 1.0, neighbours: 200, weighted: true }
+        SparseEaseConfig { l2: 50.0, density: 64, together: 1.0, neighbours: 200, weighted: true }
     }
 }
 

@@ -20,7 +20,7 @@ use sommelier_data::Snapshot;
 use sommelier_index::exact::TopK;
 use std::cell::RefCell;
 
-/// Defaults were tuned on citeulike-a (its given split).
+/// Defaults are plain cosine, tried on amazon-beauty (leave-one-out).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserKnnConfig {

@@ -15,6 +15,7 @@ struct Set {
 }
 
 const GOWALLA: Set = Set { path: "gowalla", split: "given", at: 20, every: 8 };
+const CITEULIKE: Set = Set { path: "citeulike-a/cmn", split: "given", at: 10, every: 2 };
 
 /// Fits each config and checks that its mean recall is in its interval.
 fn check(set: &Set, bands: &[(&str, std::ops::Range<f64>)]) {
@@ -73,4 +74,16 @@ fn allowed(asked: &Holdout, case: usize, q: &ResolvedQuery, items: usize) -> All
 #[test]
 fn gowalla() {
     check(&GOWALLA, &[("kind = 'rp3beta'", 0.182..0.195)]);
+}
+
+/// Published for these candidates: UserKNN with BM25 0.8935, RP3beta 0.8941.
+#[test]
+fn citeulike() {
+    check(
+        &CITEULIKE,
+        &[
+            ("kind = 'user_knn'\ntop_k = 690\nweighting = 'bm25'", 0.884..0.905),
+            ("kind = 'rp3beta'", 0.885..0.91),
+        ],
+    );
 }
