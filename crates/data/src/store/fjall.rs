@@ -5,6 +5,7 @@ use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, 
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) struct Fjall {
     db: Database,
@@ -41,11 +42,32 @@ impl Store for Fjall {
     }
 
     fn compact(&mut self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.tables.iter().try_for_each(|keyspace| keyspace.major_compact().map_err(|e| from_fjall(&e)))
+    }
+}
+
+impl Fjall {
+    /// Writes what is only in the journal into the tables. fjall's own call for it waits forever where a write fails,
+    /// as on a full disk; this one asks whether the database still works.
+    fn flush(&self) -> Result<(), StoreError> {
         for keyspace in self.tables.iter() {
-            keyspace.rotate_memtable_and_wait().map_err(|e| from_fjall(&e))?;
-            keyspace.major_compact().map_err(|e| from_fjall(&e))?;
+            keyspace.rotate_memtable().map_err(|e| from_fjall(&e))?;
+        }
+        while self.tables.iter().any(|keyspace| keyspace.sealed_memtable_count() > 0) {
+            self.db.persist(PersistMode::Buffer).map_err(|e| from_fjall(&e))?;
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
+    }
+}
+
+impl Drop for Fjall {
+    fn drop(&mut self) {
+        // So that the next open has little to replay. If it fails nothing is lost: the journal has it all.
+        if let Err(error) = self.flush() {
+            tracing::debug!(%error, "the store was closed without flushing");
+        }
     }
 }
 
