@@ -14,7 +14,7 @@ DUCKDB = """
 import duckdb, json, resource, sys, time
 start = time.perf_counter()
 db = duckdb.connect(sys.argv[2])
-db.execute("SET threads = 2")
+db.execute("SET threads = 2; SET enable_progress_bar = false")
 db.execute("CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, rating DOUBLE, timestamp BIGINT)")
 db.execute(f"COPY events FROM '{sys.argv[1]}' (HEADER)")
 db.execute("CHECKPOINT")
@@ -29,7 +29,7 @@ print(json.dumps({"events": events, "seconds": round(seconds, 3), "peak_rss_mb":
 def run(command):
     """Its JSON, with the processor seconds it took: those mean something on a machine that others use too."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     result["cpu"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return result
