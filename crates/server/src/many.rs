@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn too_many_are_refused_as_a_whole() {
-        let text = format!("[{}]", vec![GOOD; 6].join(","));
+        let text = format!("[{}]", [GOOD; 6].join(","));
         assert_eq!(events(Shape::Json, &text).unwrap_err().kind(), &problem::TOO_LARGE);
     }
 

@@ -107,9 +107,12 @@ pub struct Fault {
     pub reason: String,
 }
 
-/// An error on its way to the caller.
+/// An error on its way to the caller. Boxed, so that the way of those without one stays short.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub struct Problem(Box<Told>);
+
+#[derive(Debug, Clone)]
+struct Told {
     kind: &'static Kind,
     /// Not the kind's own where another layer knows better.
     code: &'static str,
@@ -146,7 +149,7 @@ struct Written<'a> {
 
 impl Problem {
     pub fn new(kind: &'static Kind, detail: impl Into<String>) -> Problem {
-        Problem {
+        Problem(Box::new(Told {
             kind,
             code: kind.code,
             detail: detail.into(),
@@ -156,56 +159,56 @@ impl Problem {
             faults_total: 0,
             retry_after: None,
             request: None,
-        }
+        }))
     }
 
     /// A more exact code than the kind's, from a layer below.
     pub fn code(mut self, code: &'static str) -> Problem {
-        self.code = code;
+        self.0.code = code;
         self
     }
 
     /// Path of the field at fault: `history[3].at`.
     pub fn field(mut self, field: impl Into<String>) -> Problem {
-        self.field = Some(field.into());
+        self.0.field = Some(field.into());
         self
     }
 
     /// Line and column in the body, from 1.
     pub fn at(mut self, line: usize, column: usize) -> Problem {
-        self.place = Some((line, column));
+        self.0.place = Some((line, column));
         self
     }
 
     /// Lists at most the first hundred, and says how many there are.
     pub fn faults(mut self, mut faults: Vec<Fault>) -> Problem {
-        self.faults_total = faults.len();
+        self.0.faults_total = faults.len();
         faults.truncate(100);
-        self.faults = faults;
+        self.0.faults = faults;
         self
     }
 
     pub fn retry_after(mut self, seconds: u64) -> Problem {
-        self.retry_after = Some(seconds);
+        self.0.retry_after = Some(seconds);
         self
     }
 
     pub fn request(mut self, id: &str) -> Problem {
-        self.request = Some(id.to_owned());
+        self.0.request = Some(id.to_owned());
         self
     }
 
     pub fn kind(&self) -> &'static Kind {
-        self.kind
+        self.0.kind
     }
 
     /// How many entries of a list are at fault.
     pub fn fault_count(&self) -> usize {
-        self.faults_total
+        self.0.faults_total
     }
 
     pub fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     /// What to say of an error response that another layer made without words.
@@ -224,29 +227,29 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let written = Written {
-            type_: format!("/problems/{}", self.kind.code),
-            title: self.kind.title,
-            status: self.kind.status,
-            detail: &self.detail,
-            code: self.code,
-            field: self.field.as_deref(),
-            line: self.place.map(|p| p.0),
-            column: self.place.map(|p| p.1),
-            errors: &self.faults,
-            errors_total: (self.faults_total > self.faults.len()).then_some(self.faults_total),
-            request: self.request.as_deref(),
+            type_: format!("/problems/{}", self.0.kind.code),
+            title: self.0.kind.title,
+            status: self.0.kind.status,
+            detail: &self.0.detail,
+            code: self.0.code,
+            field: self.0.field.as_deref(),
+            line: self.0.place.map(|p| p.0),
+            column: self.0.place.map(|p| p.1),
+            errors: &self.0.faults,
+            errors_total: (self.0.faults_total > self.0.faults.len()).then_some(self.0.faults_total),
+            request: self.0.request.as_deref(),
         };
         let body = serde_json::to_vec(&written).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() =
-            StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            StatusCode::from_u16(self.0.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.kind.status == 401 {
+        if self.0.kind.status == 401 {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sommelier\""));
         }
         // The outermost layer writes it again with the request id.

@@ -49,7 +49,7 @@ pub struct EventSchema {
 #[schema(as = EventsBody)]
 #[serde(untagged)]
 pub enum EventsBodySchema {
-    One(EventSchema),
+    One(Box<EventSchema>),
     Many(Vec<EventSchema>),
 }
 

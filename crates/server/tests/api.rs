@@ -144,7 +144,7 @@ fn ids_are_any_utf8() {
     for id in
         ["a/b", "ü ß/%2F", "日本語", "a?b#c", "%", "🍷", "<script>", "new\nline", "a+b", "\u{202e}rtl", " "]
     {
-        let encoded: String = id.bytes().map(|b| format!("%{b:02X}")).collect();
+        let encoded: String = id.bytes().map(|b| format!("%{b:02X}")).collect::<Vec<_>>().concat();
         let path = format!("/v1/items/{encoded}");
         let body = json!({"properties": {"title": id}}).to_string();
         assert_eq!(server.send("PUT", &path, Some(WRITE), Some(&body)).ok()["id"], id);

@@ -1,4 +1,5 @@
 //! What callers get wrong, out of malice or by accident: each gets a clear problem, and nothing is lost.
+#![allow(clippy::format_push_string, reason = "plain is better here")]
 
 mod common;
 

@@ -61,7 +61,7 @@ fn server_process() {
     let Ok(dir) = std::env::var("SOMMELIER_TEST_SERVER_DIR") else { return };
     let server = Server::start(engine(dir.as_ref()), config());
     println!("listening on {}", server.address);
-    std::thread::sleep(Duration::from_secs(60));
+    std::thread::sleep(Duration::from_mins(1));
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub async fn healthz() -> axum::Json<Alive> {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct Ready {
+pub struct ReadyState {
     ready: bool,
     /// How many spaces answer.
     spaces: usize,
@@ -34,8 +34,8 @@ pub struct Ready {
 
 /// Whether requests can be answered: 200, or 503 with what is missing. Names no space, since anybody may ask.
 #[utoipa::path(get, path = "/readyz", tag = "status",
-    responses((status = 200, description = "Ready", body = Ready)))]
-pub async fn readyz(State(app): State<App>) -> Result<axum::Json<Ready>, Problem> {
+    responses((status = 200, description = "Ready", body = ReadyState)))]
+pub async fn readyz(State(app): State<App>) -> Result<axum::Json<ReadyState>, Problem> {
     if app.is_stopping() {
         return Err(Problem::new(&problem::STOPPING, "the server is shutting down"));
     }
@@ -49,7 +49,7 @@ pub async fn readyz(State(app): State<App>) -> Result<axum::Json<Ready>, Problem
         return Err(Problem::new(&problem::NOT_READY, waiting.problems.join("; ")));
     }
     let with_problems = states.iter().filter(|state| !state.problems.is_empty()).count();
-    Ok(axum::Json(Ready { ready: true, spaces: states.len(), with_problems }))
+    Ok(axum::Json(ReadyState { ready: true, spaces: states.len(), with_problems }))
 }
 
 /// How a space is: its artefact, its size, and what is wrong with it, in words.

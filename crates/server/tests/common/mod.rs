@@ -1,5 +1,6 @@
 //! A real server on a free port over a small space, and a client that sends exactly what it is told.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::format_push_string, reason = "plain is better here")]
 
 use serde_json::{Value, json};
 use sommelier_core::{Event, FitContext, Item, SystemClock};
