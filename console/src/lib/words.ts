@@ -35,7 +35,7 @@ export const about = (properties?: Properties) => text(properties?.description) 
 export function picture(id: string, properties?: Properties): string {
   const image = text(properties?.image);
   if (!image) return drawn(id);
-  if (/^https?:\/\//i.test(image)) return image;
+  if (/^(https?:\/\/|data:image\/(png|jpeg|webp|gif|avif);base64,)/i.test(image)) return image;
   if (image.startsWith("/") && !image.startsWith("//")) return image;
   return /^[a-z][a-z0-9+.-]*:|^\/\//i.test(image) ? drawn(id) : `/media/${encodeURIComponent(image)}`;
 }
