@@ -55,7 +55,9 @@ impl Retrieve for Given {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+type Failure = Box<dyn Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [data, users, items, dim] = &args[..] else {
         return Err("expected DATA USERS.f32 ITEMS.f32 DIM".into());
@@ -65,12 +67,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     pool.install(|| run(data, users, items, dim))
 }
 
-fn run(data: &str, users: &str, items: &str, dim: usize) -> Result<(), Box<dyn Error>> {
+fn run(data: &str, users: &str, items: &str, dim: usize) -> Result<(), Failure> {
     let options = ImportOptions::default();
     let (snapshot, _) =
         load(Path::new(data), &options, &KindRules::new(), &ImportContext::quiet(Time::default()))?;
     let split = "given".parse::<SplitSpec>()?.apply(&snapshot, 0, false)?;
-    let rows = |path: &str, ids: &mut dyn Iterator<Item = &str>| -> Result<Vec<f32>, Box<dyn Error>> {
+    let rows = |path: &str, ids: &mut dyn Iterator<Item = &str>| -> Result<Vec<f32>, Failure> {
         let bytes = std::fs::read(path)?;
         let mut out = Vec::new();
         for id in ids {
