@@ -56,7 +56,7 @@ pub enum SplitError {
     #[error("{split} leaves nothing to ask about in {name} ({why}); use another split or more data")]
     Empty { split: String, name: String, why: String },
     #[error("{split} of {name} leaks: {leak}")]
-    Leak { split: String, name: String, leak: Leak },
+    Leak { split: String, name: String, leak: Box<Leak> },
 }
 
 /// What a model could know and must not. Indices are of the split's vocabularies.
@@ -263,7 +263,7 @@ impl SplitSpec {
         split.check_leaks().map_err(|leak| SplitError::Leak {
             split: self.to_string(),
             name: snapshot.name.clone(),
-            leak,
+            leak: Box::new(leak),
         })?;
         Ok(split)
     }
@@ -783,9 +783,8 @@ mod tests {
         leaking.test.push((UserIx(1), ItemIx(0)));
         s.given = Some(Arc::new(leaking));
         let error = spec("given").apply(&s, 0, false).unwrap_err();
-        let SplitError::Leak { leak: Leak::Train { user, item, count, .. }, .. } = &error else {
-            panic!("{error}")
-        };
+        let SplitError::Leak { leak, .. } = &error else { panic!("{error}") };
+        let Leak::Train { user, item, count, .. } = &**leak else { panic!("{leak}") };
         assert_eq!((user.as_str(), item.as_str(), *count), ("b", "1", 1));
     }
 

@@ -7,7 +7,7 @@ use sommelier_core::{FitContext, Time};
 use sommelier_data::import::{ImportContext, ImportOptions, load};
 use sommelier_data::{KindRules, Snapshot, SplitSpec};
 use sommelier_eval::{Candidates, Definition, EvalConfig, Metric, MetricValue, Profile};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub enum Outcome {
         /// 95 % bootstrap interval over users.
         low: Option<f64>,
         high: Option<f64>,
-        definition: Definition,
+        definition: Box<Definition>,
         /// Whether the claim holds; null for a guide, which is not held against us.
         holds: Option<bool>,
         fit_seconds: f64,
@@ -146,7 +146,7 @@ fn measure(
             ours: value,
             low,
             high,
-            definition,
+            definition: Box::new(definition),
             holds: holds(claim, value),
             fit_seconds: found.run.seconds.fit,
             evaluate_seconds: found.run.seconds.evaluate,
@@ -244,8 +244,9 @@ impl Reproduction {
         let cell = |text: &str| text.replace('|', "\\|").replace('\n', "; ");
         for row in &self.rows {
             let note = row.claim.note.as_ref().map_or_else(String::new, |note| format!(" – {note}"));
-            out.push_str(&format!(
-                "| {} | {} | {} | {} | {} | {} | {} | {}{} |\n",
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} | {} | {}{} |",
                 row.recipe,
                 row.claim.dataset,
                 row.claim.metric,
@@ -255,7 +256,7 @@ impl Reproduction {
                 cell(&row.protocol()),
                 cell(&row.claim.source),
                 cell(&note)
-            ));
+            );
         }
         out.push_str("\n| recipe | data | settings | fit s | evaluate s |\n|---|---|---|---|---|\n");
         let mut seen: Vec<(&str, &str, bool)> = Vec::new();
@@ -266,13 +267,14 @@ impl Reproduction {
                 continue;
             }
             seen.push(key);
-            out.push_str(&format!(
-                "| {} | {}{} | `{}` | {fit_seconds:.2} | {evaluate_seconds:.2} |\n",
+            let _ = writeln!(
+                out,
+                "| {} | {}{} | `{}` | {fit_seconds:.2} | {evaluate_seconds:.2} |",
                 row.recipe,
                 row.claim.dataset,
                 if row.claim.refit { " (refit)" } else { "" },
                 row.model.trim().replace('\n', "; "),
-            ));
+            );
         }
         out
     }

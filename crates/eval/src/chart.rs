@@ -84,7 +84,7 @@ fn draw_panel(out: &mut String, report: &Report, key: &str, top: f64) {
             );
             end = end.max(b);
         }
-        text(out, end + 7.0, y + 13.5, 12.0, INK, "start", &short(value));
+        text(out, end + 7.0, y + 13.5, 12.0, INK, "start", &exact(value));
     }
 }
 
@@ -132,12 +132,14 @@ fn text(out: &mut String, x: f64, y: f64, size: f64, fill: &str, anchor: &str, w
     );
 }
 
+/// Four places, as tables print.
+fn exact(value: f64) -> String {
+    if value.abs() >= 10.0 { format!("{value:.1}") } else { format!("{value:.4}") }
+}
+
+/// The same without idle zeros, for axes.
 fn short(value: f64) -> String {
-    let text = if value.abs() >= 10.0 { format!("{value:.1}") } else { format!("{value:.4}") };
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    }
+    exact(value).trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn clip(name: &str, most: usize) -> String {

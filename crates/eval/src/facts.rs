@@ -67,9 +67,10 @@ impl ItemFacts {
     fn distance(&self, a: u32, b: u32) -> f64 {
         let (a, b) = (a as usize, b as usize);
         let by_item = &self.train.interactions().by_item;
-        let (left, right) = match self.tags.is_empty() {
-            true => (by_item.row(a).0, by_item.row(b).0),
-            false => (&self.tags[a][..], &self.tags[b][..]),
+        let (left, right) = if self.tags.is_empty() {
+            (by_item.row(a).0, by_item.row(b).0)
+        } else {
+            (&self.tags[a][..], &self.tags[b][..])
         };
         let both = common(left, right) as f64;
         let (n, m) = (left.len() as f64, right.len() as f64);
