@@ -1,0 +1,33 @@
+//! `sommelier export`: the log as files that other programs read, and that `import` reads back.
+
+use crate::{Global, commands::import, config, ui};
+use anyhow::Result;
+use clap::Args;
+use sommelier_data::export::{self, ExportFormat};
+use std::path::PathBuf;
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  sommelier export --to out\n  sommelier export --to out --format recbole")]
+pub struct ExportArgs {
+    /// Folder to write to; made if it is not there, and it must be empty
+    #[arg(long)]
+    to: PathBuf,
+    /// parquet, jsonl, recbole, gorse
+    #[arg(long, default_value = "parquet")]
+    format: ExportFormat,
+}
+
+pub fn run(global: &Global, args: &ExportArgs) -> Result<()> {
+    let (_, space) = config::open_space(global, false)?;
+    let context = import::import_context(global, ui::context(global, 0).cancel, None);
+    let report = export::export(space.log(), &args.to, args.format, &context)?;
+    ui::show(global, &report, || {
+        format!(
+            "wrote {} events, {} items, {} users to {}",
+            ui::thousands(report.events),
+            ui::thousands(report.items),
+            ui::thousands(report.users),
+            args.to.display()
+        )
+    })
+}

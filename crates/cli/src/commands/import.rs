@@ -1,0 +1,136 @@
+//! `sommelier import`: files into the log, with the reading of them printed first and the problems listed after.
+
+use crate::{Global, config, ui};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use sommelier_core::{Cancel, Clock, SystemClock};
+use sommelier_data::import::{self, Format, ImportContext, ImportOptions, ImportReport};
+use std::path::PathBuf;
+
+/// How files are to be read: shared by every command that takes data.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ReadArgs {
+    /// csv, tsv, jsonl, parquet, recbole, movielens, gorse, sequences, pairs [default: found out]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Which column is what, such as user=visitor_id,item=sku,at=ts
+    #[arg(long, value_name = "FIELD=COLUMN,…", value_delimiter = ',')]
+    pub map: Vec<String>,
+    /// Which ratings count as positive, such as 'rating>=4'
+    #[arg(long, value_name = "RULE")]
+    pub positive: Option<String>,
+    /// The kind of events that do not name one
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+    /// Which split among several that came with the files, such as u1 or ua
+    #[arg(long, value_name = "NAME")]
+    pub given: Option<String>,
+    /// Fail on the first problem instead of listing it
+    #[arg(long)]
+    pub strict: bool,
+}
+
+impl ReadArgs {
+    pub fn options(&self) -> Result<ImportOptions> {
+        let mut map = std::collections::BTreeMap::new();
+        for pair in &self.map {
+            let (field, column) = pair
+                .split_once('=')
+                .with_context(|| format!("--map takes field=column pairs, received {pair:?}; for example --map user=visitor_id,item=sku"))?;
+            map.insert(field.trim().to_owned(), column.trim().to_owned());
+        }
+        Ok(ImportOptions {
+            format: self.format,
+            map,
+            positive: self.positive.clone(),
+            kind: self.kind.clone(),
+            given: self.given.clone(),
+            strict: self.strict,
+            ..ImportOptions::default()
+        })
+    }
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  sommelier import events.csv items.csv\n  sommelier import ml-1m.zip --positive 'rating>=4'\n  \
+                        sommelier import clicks.csv.gz --map user=visitor,item=sku,at=when")]
+pub struct ImportArgs {
+    /// Files or folders
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Print how the files would be read and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
+    let options = args.read.options()?;
+    let mut plans = Vec::new();
+    for path in &args.paths {
+        let plan = import::detect(path, &options).with_context(|| format!("cannot import {}", path.display()))?;
+        ui::say(global, plan.to_string());
+        plans.push(plan);
+    }
+    if args.dry_run {
+        return Ok(());
+    }
+    let (_, space) = config::open_space(global, true)?;
+    let context = import_context(global, ui::context(global, 0).cancel, Some(space.media_dir()));
+    let mut reports = Vec::new();
+    for (plan, path) in plans.iter().zip(&args.paths) {
+        let report = import::import_into(space.log(), plan, &context)
+            .with_context(|| format!("import of {} stopped", path.display()))?;
+        if !global.json {
+            ui::say(global, describe(&report));
+        }
+        reports.push(report);
+    }
+    ui::show(global, &serde_json::json!({ "imports": reports }), || "next: sommelier doctor".to_owned())
+}
+
+pub fn import_context(global: &Global, cancel: Cancel, media: Option<PathBuf>) -> ImportContext {
+    ImportContext { progress: ui::progress(global), cancel, now: SystemClock.now(), threads: ui::threads(global), media }
+}
+
+/// What came in and what did not, in words.
+pub fn describe(report: &ImportReport) -> String {
+    let mut text = format!(
+        "{} events, {} items, {} users in {:.1} s",
+        ui::thousands(report.events),
+        ui::thousands(report.items),
+        ui::thousands(report.users),
+        report.seconds
+    );
+    if report.duplicates > 0 {
+        text += &format!("; {} were there already", ui::thousands(report.duplicates));
+    }
+    if report.problems_total > 0 {
+        text += &format!("\n{} problems:", ui::thousands(report.problems_total));
+        for problem in &report.problems {
+            text += &format!("\n  {problem}");
+        }
+        let listed = report.problems.len() as u64;
+        if report.problems_total > listed {
+            text += &format!("\n  … and {} more", ui::thousands(report.problems_total - listed));
+        }
+    }
+    text
+}
+
+/// A snapshot of files, without a store: what `--data PATH` means everywhere.
+pub fn load(global: &Global, path: &PathBuf, read: &ReadArgs, rules: &sommelier_data::KindRules) -> Result<sommelier_data::Snapshot> {
+    let context = import_context(global, Cancel::default(), None);
+    let options = read.options()?;
+    ui::say(global, import::detect(path, &options).with_context(|| format!("cannot read {}", path.display()))?.to_string());
+    let (snapshot, report) =
+        import::load(path, &options, rules, &context).with_context(|| format!("cannot read {}", path.display()))?;
+    if report.problems_total > 0 {
+        ui::say(global, describe(&report));
+    }
+    if snapshot.events.is_empty() {
+        bail!("{} holds no usable events", path.display());
+    }
+    Ok(snapshot)
+}
