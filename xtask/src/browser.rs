@@ -34,7 +34,8 @@ fn start_demo(program: &Path, dir: &Path) -> Result<(Child, String)> {
     for line in BufReader::new(out).lines() {
         let line = line?;
         if let Some(start) = line.find("http://") {
-            let address: String = line[start..].chars().take_while(|c| !c.is_whitespace() && *c != '"').collect();
+            let address: String =
+                line[start..].chars().take_while(|c| !c.is_whitespace() && *c != '"').collect();
             return Ok((child, address.trim_end_matches('/').to_owned()));
         }
     }
@@ -55,7 +56,8 @@ fn find_browser() -> Option<PathBuf> {
 fn install_browser() -> Result<PathBuf> {
     eprintln!("no Chromium found: installing the package `chromium`");
     let sudo = if is_root() { "" } else { "sudo -n " };
-    let script = format!("{sudo}apt-get update -qq && {sudo}apt-get install -y -qq --no-install-recommends chromium");
+    let script =
+        format!("{sudo}apt-get update -qq && {sudo}apt-get install -y -qq --no-install-recommends chromium");
     let _ = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).status();
     find_browser().context("no Chromium could be installed; install one and set CHROMIUM=/path/to/it")
 }

@@ -61,7 +61,11 @@ fn test() -> Result<()> {
     validate()?;
     step("all tests");
     cargo(&["test", "--workspace"])?;
-    if with_console { browser_test() } else { bail!("Node.js is needed for the console and its browser test") }
+    if with_console {
+        browser_test()
+    } else {
+        bail!("Node.js is needed for the console and its browser test")
+    }
 }
 
 fn browser_test() -> Result<()> {

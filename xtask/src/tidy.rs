@@ -42,13 +42,15 @@ fn walls(root: &Path, faults: &mut Vec<String>) -> Result<()> {
         let dir = entry?.path();
         let name = dir.file_name().context("a crate folder has a name")?.to_string_lossy().into_owned();
         let Some((_, allowed)) = WALLS.iter().find(|(n, _)| *n == name) else {
-            faults.push(format!("crates/{name}: no entry in xtask's table of walls; add it with its question"));
+            faults
+                .push(format!("crates/{name}: no entry in xtask's table of walls; add it with its question"));
             continue;
         };
         let manifest = fs::read_to_string(dir.join("Cargo.toml"))?;
         let normal = manifest.split("[dev-dependencies]").next().unwrap_or_default();
         for line in normal.lines() {
-            let Some(used) = line.strip_prefix("sommelier-").and_then(|l| l.split([' ', '.', '=']).next()) else {
+            let Some(used) = line.strip_prefix("sommelier-").and_then(|l| l.split([' ', '.', '=']).next())
+            else {
                 continue;
             };
             if !allowed.contains(&used) {
@@ -61,7 +63,10 @@ fn walls(root: &Path, faults: &mut Vec<String>) -> Result<()> {
 
 fn has_unsafe(text: &str) -> bool {
     text.lines().map(|l| l.split("//").next().unwrap_or_default()).any(|l| {
-        l.contains("unsafe {") || l.contains("unsafe fn") || l.contains("unsafe impl") || l.contains("allow(unsafe")
+        l.contains("unsafe {")
+            || l.contains("unsafe fn")
+            || l.contains("unsafe impl")
+            || l.contains("allow(unsafe")
     })
 }
 

@@ -84,14 +84,13 @@ enum Command {
     /// A hashed API key for the configuration
     Key(commands::serve::KeyArgs),
     /// Completions for your shell
-    Completions {
-        shell: clap_complete::Shell,
-    },
+    Completions { shell: clap_complete::Shell },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    ui::start_logging(&cli.global);
+    // Whoever runs a server wants its access log; everybody else only what went wrong.
+    ui::start_logging(if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" });
     match run(&cli.global, cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -8,15 +8,17 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use sommelier_core::{Cancel, FitContext, NoProgress, Progress};
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
-/// Logs go to stderr: as text for people, as JSON lines when stdout is JSON.
-pub fn start_logging(global: &Global) {
-    let filter = EnvFilter::try_from_env("SOMMELIER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+/// Logs go to stderr: as text on a terminal, else as JSON lines. `level` is what is logged where SOMMELIER_LOG, a
+/// filter such as `debug` or `sommelier_server=debug,warn`, says nothing.
+pub fn start_logging(level: &str) {
+    let filter = EnvFilter::try_from_env("SOMMELIER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if global.json { builder.json().init() } else { builder.with_target(false).init() }
+    if std::io::stderr().is_terminal() { builder.with_target(false).init() } else { builder.json().init() }
 }
 
 /// `error: what failed` with every cause on its own line, or a JSON document with the same.
@@ -67,7 +69,8 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "t" => 1 << 40,
         other => return Err(format!("expected a size such as 800MB or 4GB, received the unit {other:?}")),
     };
-    let number: f64 = digits.parse().map_err(|_| format!("expected a size such as 800MB or 4GB, received {text:?}"))?;
+    let number: f64 =
+        digits.parse().map_err(|_| format!("expected a size such as 800MB or 4GB, received {text:?}"))?;
     if number.is_finite() && number > 0.0 {
         Ok((number * factor as f64) as u64)
     } else {
@@ -83,7 +86,7 @@ pub fn context(global: &Global, seed: u64) -> FitContext {
         threads,
         memory: global.memory.unwrap_or_else(|| free_memory() / 4 * 3),
         progress: progress(global),
-        cancel: on_interrupt(),
+        cancel: stop().cancel.clone(),
         checkpoints: None,
     }
 }
@@ -138,18 +141,29 @@ impl Progress for Bars {
     }
 }
 
-/// The first Ctrl-C asks the job to stop at a safe point; a second one ends the program.
-fn on_interrupt() -> Cancel {
-    let cancel = Cancel::default();
-    let flag = cancel.clone();
-    let _ = ctrlc::set_handler(move || {
-        if flag.is_cancelled() {
-            std::process::exit(130);
+/// Ctrl-C and SIGTERM. Jobs look at `cancel`, a server waits for `told`.
+pub struct Stop {
+    pub cancel: Cancel,
+    pub told: Notify,
+}
+
+/// The first signal asks whatever runs to stop at a safe point; a second one ends the program.
+pub fn stop() -> &'static Stop {
+    static STOP: LazyLock<Stop> = LazyLock::new(|| {
+        let installed = ctrlc::set_handler(|| {
+            if STOP.cancel.is_cancelled() {
+                std::process::exit(130);
+            }
+            eprintln!("\nstopping; press Ctrl-C again to stop at once");
+            STOP.cancel.cancel();
+            STOP.told.notify_one();
+        });
+        if let Err(error) = installed {
+            tracing::warn!(%error, "Ctrl-C will end the program at once");
         }
-        eprintln!("\nstopping at the next safe point; press Ctrl-C again to stop at once");
-        flag.cancel();
+        Stop { cancel: Cancel::default(), told: Notify::new() }
     });
-    cancel
+    &STOP
 }
 
 /// Bytes the machine says are available; 4 GiB where it says nothing.

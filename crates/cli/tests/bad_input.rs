@@ -36,8 +36,12 @@ fn files_that_cannot_be_read() {
 fn lines_that_cannot_be_used_are_listed_and_the_rest_comes_in() {
     let bench = Bench::new();
     let mut csv = b"user_id,item_id,rating,timestamp\n".to_vec();
-    csv.extend_from_slice(b"u1,i1,4,1700000000\nu1,i2,NaN,1700000001\nu1,i3,inf,1700000002\nu2,\xff\xfe,3,1700000003\n");
-    csv.extend_from_slice(b"u2,i1,5,2023-11-14T22:13:20Z\nu2,i2,5,1700000000000\nu2,i3,5,yesterday\nu3,i1,2,1700000004\n");
+    csv.extend_from_slice(
+        b"u1,i1,4,1700000000\nu1,i2,NaN,1700000001\nu1,i3,inf,1700000002\nu2,\xff\xfe,3,1700000003\n",
+    );
+    csv.extend_from_slice(
+        b"u2,i1,5,2023-11-14T22:13:20Z\nu2,i2,5,1700000000000\nu2,i3,5,yesterday\nu3,i1,2,1700000004\n",
+    );
     csv.extend_from_slice(b"u3,");
     csv.extend(std::iter::repeat_n(b'x', 10 << 20));
     csv.extend_from_slice(b",3,1700000005\nu3,i2,3,1700000006\n");
@@ -47,7 +51,10 @@ fn lines_that_cannot_be_used_are_listed_and_the_rest_comes_in() {
     assert!(report["events"].as_u64().unwrap() >= 3, "{report}");
     assert!(report["problems_total"].as_u64().unwrap() >= 5, "{report}");
     for problem in report["problems"].as_array().unwrap() {
-        assert!(problem["line"].as_u64().unwrap() > 1 && !problem["reason"].as_str().unwrap().is_empty(), "{problem}");
+        assert!(
+            problem["line"].as_u64().unwrap() > 1 && !problem["reason"].as_str().unwrap().is_empty(),
+            "{problem}"
+        );
     }
     let words = bench.fails(&["import", "dirty.csv", "--strict", "--space", "strict"]);
     assert!(words.contains("line"), "{words}");

@@ -74,9 +74,9 @@ fn backup_restore_and_forget() {
     assert!(receipt["removed"]["events"].as_u64().unwrap() > 0, "{receipt}");
     assert!(bench.path("u3.json").exists());
     bench.json(&["export", "--to", "out", "--format", "jsonl"]);
-    let exported = std::fs::read_dir(bench.path("out")).unwrap().fold(String::new(), |all, f| {
-        all + &std::fs::read_to_string(f.unwrap().path()).unwrap()
-    });
+    let exported = std::fs::read_dir(bench.path("out"))
+        .unwrap()
+        .fold(String::new(), |all, f| all + &std::fs::read_to_string(f.unwrap().path()).unwrap());
     assert!(exported.contains("\"u4\"") && !exported.contains("\"u3\""), "u3 is gone, u4 is not");
     bench.json(&["restore", "all.sommelier", "--space", "again"]);
     let restored = bench.json(&["doctor", "--space", "again"]);

@@ -8,7 +8,9 @@ use serde_json::json;
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier backup monday.sommelier\n  sommelier backup monday.sommelier --space shop")]
+#[command(
+    after_help = "Examples:\n  sommelier backup monday.sommelier\n  sommelier backup monday.sommelier --space shop"
+)]
 pub struct BackupArgs {
     /// The file to write; it must not exist
     file: PathBuf,
@@ -32,7 +34,7 @@ pub fn run(global: &Global, args: &BackupArgs) -> Result<()> {
     if args.file.exists() {
         bail!("{} is already there; choose another name", args.file.display());
     }
-    let (_, space) = config::open_space(global, false)?;
+    let space = config::open_space(global)?;
     let digest = space.log().backup(&args.file)?;
     let bytes = std::fs::metadata(&args.file)?.len();
     ui::show(global, &json!({ "file": args.file, "digest": digest.to_string(), "bytes": bytes }), || {
@@ -48,7 +50,11 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Result<()> {
     let file = args.file.as_ref().context("name the backup to restore")?;
     let digest = sommelier_data::log::restore(file, &dir)?;
     ui::show(global, &json!({ "into": dir, "digest": digest.to_string() }), || {
-        format!("restored {} into {} (digest {digest})\nnext: sommelier train …", file.display(), dir.display())
+        format!(
+            "restored {} into {} (digest {digest})\nnext: sommelier train …",
+            file.display(),
+            dir.display()
+        )
     })
 }
 
@@ -61,6 +67,9 @@ fn check(global: &Global, dir: &std::path::Path) -> Result<()> {
     if words.is_empty() {
         Ok(())
     } else {
-        bail!("{} damaged places; bring the last backup into an empty folder with `sommelier restore FILE`", words.len())
+        bail!(
+            "{} damaged places; bring the last backup into an empty folder with `sommelier restore FILE`",
+            words.len()
+        )
     }
 }

@@ -3,28 +3,30 @@
 use crate::commands::evaluate::{compare, default_split, recipe};
 use crate::commands::import::{self, ReadArgs};
 use crate::commands::serve;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::{Global, ui};
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::Args;
 use sommelier_core::{Clock, SystemClock};
-use sommelier_data::import as reading;
-use sommelier_data::world;
+use sommelier_data::import::{self as reading, Plan};
+use sommelier_data::{KindRule, world};
 use sommelier_engine::experiment::{self, Experiment};
 use sommelier_engine::{Recipe, Space};
 use sommelier_eval::EvalConfig;
 use sommelier_server::ServerConfig;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// The classical opponents every data set deserves, from the dullest to the strongest.
-const RECIPES: [&str; 6] = ["popularity", "item_knn", "rp3beta", "ials", "ease", "bpr"];
+const RECIPES: [&str; 7] = ["popularity", "item_knn", "rp3beta", "ials", "bpr", "ease", "slim"];
 /// What decides which one answers, measured on validation events; the leaderboard shows test events.
 const DECIDES: &str = "ndcg@10";
 const SEED: u64 = 42;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier demo\n  sommelier demo --from ml-100k --dir films\n  sommelier demo --port 9000")]
+#[command(
+    after_help = "Examples:\n  sommelier demo\n  sommelier demo --from ml-100k --dir films\n  sommelier demo --port 9000"
+)]
 pub struct DemoArgs {
     /// Port on this machine; 0 takes a free one
     #[arg(long, default_value_t = 8000)]
@@ -40,47 +42,82 @@ pub struct DemoArgs {
 }
 
 pub fn run(global: &Global, args: &DemoArgs) -> Result<()> {
-    let config = Config { dir: args.dir.clone(), ..Config::find(global)? };
+    let listen = SocketAddr::from(([127, 0, 0, 1], args.port));
+    // Better now than after the training.
+    TcpListener::bind(listen).with_context(|| {
+        format!("cannot listen on {listen}; choose another port with --port, or 0 for any free one")
+    })?;
+    let file = args.dir.join(config::FILE);
+    let plan = match &args.from {
+        Some(path) if !file.exists() => {
+            let plan = reading::detect(path, &args.read.options()?)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            ui::say(global, plan.to_string());
+            Some(plan)
+        }
+        _ => None,
+    };
+    if !file.exists() {
+        std::fs::create_dir_all(&args.dir)
+            .with_context(|| format!("cannot make the folder {}", args.dir.display()))?;
+        config::write(&file, &configuration(plan.as_ref())?)?;
+    }
+    let config = Config::read(&file)?;
     let engine = config.open_engine()?;
     let space = engine.create_space(&global.space)?;
     if let Some(published) = space.published() {
         ui::say(global, format!("{} already answers from {}; resuming", published.name, args.dir.display()));
     } else {
-        fill(global, args, &space)?;
+        match (&args.from, plan) {
+            (None, _) => sample_world(global, &space)?,
+            (Some(path), plan) => {
+                let plan = plan
+                    .map_or_else(|| reading::detect(path, &args.read.options()?).map_err(Error::from), Ok)?;
+                let report = reading::import_into(space.log(), &plan, &import::import_context(global))?;
+                ui::say(global, import::describe(&report));
+                space.refresh()?;
+            }
+        }
         choose(global, &space)?;
     }
-    let listen = ([127, 0, 0, 1], args.port).into();
-    let server = ServerConfig { listen, allow_anonymous_loopback: true, ..ServerConfig::default() };
-    serve::listen(global, engine, server, "demo")
+    serve::listen(global, engine, ServerConfig { listen, ..config.server }, "demo")
 }
 
-/// Brings the sample world or the person's files into an empty log.
-fn fill(global: &Global, args: &DemoArgs, space: &Arc<Space>) -> Result<()> {
-    let context = import::import_context(global, ui::context(global, SEED).cancel, Some(space.media_dir()));
-    if let Some(path) = &args.from {
-        let plan = reading::detect(path, &args.read.options()?)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        ui::say(global, plan.to_string());
-        let report = reading::import_into(space.log(), &plan, &context)?;
-        ui::say(global, import::describe(&report));
-        space.refresh()?;
-        return Ok(());
-    }
+/// The demo's folder is an ordinary one: `sommelier --config DIR/sommelier.toml …` works on it too.
+fn configuration(plan: Option<&Plan>) -> Result<String> {
+    let rules = match plan {
+        None => world::rules(),
+        Some(plan) => plan
+            .positive
+            .iter()
+            .map(|(kind, only)| (kind.clone(), KindRule { only: Some(only.clone()), ..KindRule::default() }))
+            .collect(),
+    };
+    Ok(format!(
+        "# Made by `sommelier demo`.\ndir = \".\"\n\n[server]\n# This machine may ask without a key.\n\
+         allow_anonymous_loopback = true\n\n{}",
+        config::events_toml(rules)?
+    ))
+}
+
+fn sample_world(global: &Global, space: &Space) -> Result<()> {
     let world = world::world(SEED);
     ui::say(
         global,
         format!(
             "a sample world: {} public-domain books, {} simulated readers, {} events",
             world.items.len(),
-            world.users.len(),
+            ui::thousands(world.users.len() as u64),
             ui::thousands(world.events.len() as u64)
         ),
     );
+    let context = import::import_context(global);
+    context.progress.start("importing", Some(world.events.len() as u64));
     space.put_items(world.items)?;
     space.put_users(world.users)?;
-    context.progress.start("importing", Some(world.events.len() as u64));
     let mut done = 0;
     for chunk in world.events.chunks(5_000) {
+        context.cancel.check()?;
         space.append(chunk.to_vec())?;
         done += chunk.len() as u64;
         context.progress.at(done);
@@ -90,15 +127,16 @@ fn fill(global: &Global, args: &DemoArgs, space: &Arc<Space>) -> Result<()> {
 }
 
 /// Compares the recipes, prints the leaderboard, fits the best on everything and lets it answer.
-fn choose(global: &Global, space: &Arc<Space>) -> Result<()> {
-    let snapshot = space.snapshot()?;
+fn choose(global: &Global, space: &Space) -> Result<()> {
+    let snapshot = import::of_log(space)?;
     let recipes = RECIPES.iter().map(|name| recipe(name, &[])).collect::<Result<Vec<Recipe>>>()?;
     let split = default_split(&snapshot);
     ui::say(global, format!("comparing {} models on the split {split}", recipes.len()));
     let mut context = ui::context(global, SEED);
     let settings = EvalConfig { seed: SEED, ..EvalConfig::default() };
-    let (experiments, skipped) =
-        ui::on_pool(global, || compare(global, &recipes, &snapshot, &split, &settings, false, &mut context))??;
+    let (experiments, skipped) = ui::on_pool(global, || {
+        compare(global, &recipes, &snapshot, &split, &settings, false, &mut context)
+    })??;
     ui::say(global, experiment::leaderboard(&experiments));
     let runs: Vec<_> = experiments.iter().map(|e| &e.run).collect();
     let best = best(&experiments);
@@ -107,7 +145,8 @@ fn choose(global: &Global, space: &Arc<Space>) -> Result<()> {
         "at": SystemClock.now().to_iso(), "runs": runs, "skipped": skipped, "best": name, "decided_by": DECIDES,
     }))?;
     ui::say(global, format!("{name} is best on validation ({DECIDES}); fitting it on everything"));
-    let winner = recipes.iter().find(|r| r.name == name).context("the best recipe is one of those compared")?;
+    let winner =
+        recipes.iter().find(|r| r.name == name).context("the best recipe is one of those compared")?;
     let metrics = serde_json::to_value(&best.run.metrics)?;
     let info = ui::on_pool(global, || space.train(winner, &snapshot, &mut context, metrics))??;
     space.publish(&info.name)?;

@@ -9,7 +9,9 @@ use sommelier_data::doctor;
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier doctor                    the log\n  sommelier doctor events.csv         files, without a store")]
+#[command(
+    after_help = "Examples:\n  sommelier doctor                    the log\n  sommelier doctor events.csv         files, without a store"
+)]
 pub struct DoctorArgs {
     /// A file or folder to look at; the log if absent
     path: Option<PathBuf>,
@@ -19,8 +21,8 @@ pub struct DoctorArgs {
 
 pub fn run(global: &Global, args: &DoctorArgs) -> Result<()> {
     let snapshot = match &args.path {
-        Some(path) => import::load(global, path, &args.read, &config::Config::find(global)?.events)?,
-        None => config::open_space(global, false)?.1.snapshot()?,
+        Some(path) => import::of_files(global, path, &args.read)?,
+        None => import::of_log(&*config::open_space(global)?)?,
     };
     let diagnosis = doctor::doctor(&snapshot, Some(SystemClock.now()));
     ui::show(global, &diagnosis, || diagnosis.to_string())

@@ -12,11 +12,9 @@ use sommelier_eval::{Candidates, EvalConfig, Metric, Profile};
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  sommelier evaluate ease ials item_knn popularity --data ml-100k\n  \
+#[command(after_help = "Examples:\n  sommelier evaluate ease ials item_knn popularity --data ml-100k\n  \
                   sommelier evaluate ease --data events.csv --split time:0.8,0.1,0.1 --at 5,10,20 --json\n  \
-                  sommelier evaluate ease --set l2=250 --profile recbole --svg leaderboard.svg"
-)]
+                  sommelier evaluate ease --set l2=250 --profile recbole --svg leaderboard.svg")]
 pub struct EvaluateArgs {
     /// Recipes by name, or paths of recipe files
     #[arg(required = true, value_name = "RECIPE")]
@@ -58,12 +56,13 @@ pub struct EvaluateArgs {
 }
 
 pub fn run(global: &Global, args: &EvaluateArgs) -> Result<()> {
-    let recipes: Vec<Recipe> = args.recipes.iter().map(|name| recipe(name, &args.set)).collect::<Result<_>>()?;
+    let recipes: Vec<Recipe> =
+        args.recipes.iter().map(|name| recipe(name, &args.set)).collect::<Result<_>>()?;
     let (snapshot, space) = match &args.data {
-        Some(path) => (import::load(global, path, &args.read, &config::Config::find(global)?.events)?, None),
+        Some(path) => (import::of_files(global, path, &args.read)?, None),
         None => {
-            let (_, space) = config::open_space(global, false)?;
-            (space.snapshot()?, Some(space))
+            let space = config::open_space(global)?;
+            (import::of_log(&space)?, Some(space))
         }
     };
     let spec = args.split.clone().unwrap_or_else(|| default_split(&snapshot));
@@ -80,8 +79,9 @@ pub fn run(global: &Global, args: &EvaluateArgs) -> Result<()> {
     }
     let mut context = ui::context(global, args.seed);
     ui::say(global, format!("split {spec}, {} recipes, seed {}", recipes.len(), args.seed));
-    let (experiments, skipped) =
-        ui::on_pool(global, || compare(global, &recipes, &snapshot, &spec, &settings, args.refit, &mut context))??;
+    let (experiments, skipped) = ui::on_pool(global, || {
+        compare(global, &recipes, &snapshot, &spec, &settings, args.refit, &mut context)
+    })??;
     let runs: Vec<_> = experiments.iter().map(|e| &e.run).collect();
     let document = serde_json::json!({ "runs": runs, "skipped": skipped });
     if let Some(space) = space {
@@ -96,12 +96,8 @@ pub fn run(global: &Global, args: &EvaluateArgs) -> Result<()> {
 
 /// A built-in recipe or a file, with `--set` applied.
 pub fn recipe(name: &str, set: &[String]) -> Result<Recipe> {
-    let is_file = std::path::Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
-    let mut recipe = if is_file { Recipe::load(name.as_ref())? } else { Recipe::builtin(name)? };
-    for change in set {
-        recipe.set(change).with_context(|| format!("recipe {name}"))?;
-    }
-    Ok(recipe)
+    let recipe = Recipe::load(name)?;
+    Ok(set.iter().try_fold(recipe, |recipe, change| recipe.set(change))?)
 }
 
 /// What the files say if they say; leave-one-out where order is known; else random per user.
@@ -130,8 +126,9 @@ pub fn compare(
     let mut done = Vec::new();
     let mut skipped = Vec::new();
     for recipe in recipes {
-        let filtered = recipe.data.apply(snapshot);
-        let split = spec.apply(&filtered, context.seed, refit).context("the data cannot be split this way")?;
+        let filtered = recipe.data.filters.apply(snapshot);
+        let split =
+            spec.apply(&filtered, context.seed, refit).context("the data cannot be split this way")?;
         match experiment::run(recipe, &filtered, &split, settings, context) {
             Ok(mut experiment) => {
                 experiment.run.peak_rss_mb = ui::peak_rss_mb();

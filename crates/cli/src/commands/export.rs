@@ -7,7 +7,9 @@ use sommelier_data::export::{self, ExportFormat};
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier export --to out\n  sommelier export --to out --format recbole")]
+#[command(
+    after_help = "Examples:\n  sommelier export --to out\n  sommelier export --to out --format recbole"
+)]
 pub struct ExportArgs {
     /// Folder to write to; made if it is not there, and it must be empty
     #[arg(long)]
@@ -18,16 +20,7 @@ pub struct ExportArgs {
 }
 
 pub fn run(global: &Global, args: &ExportArgs) -> Result<()> {
-    let (_, space) = config::open_space(global, false)?;
-    let context = import::import_context(global, ui::context(global, 0).cancel, None);
-    let report = export::export(space.log(), &args.to, args.format, &context)?;
-    ui::show(global, &report, || {
-        format!(
-            "wrote {} events, {} items, {} users to {}",
-            ui::thousands(report.events),
-            ui::thousands(report.items),
-            ui::thousands(report.users),
-            args.to.display()
-        )
-    })
+    let space = config::open_space(global)?;
+    let report = export::export(space.log(), &args.to, args.format, &import::import_context(global))?;
+    ui::show(global, &report, || format!("wrote to {}: {report}", args.to.display()))
 }

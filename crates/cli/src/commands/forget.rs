@@ -8,7 +8,9 @@ use sommelier_data::log::Erasure;
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier forget --user u42 --receipt u42.json\n  sommelier forget --item i9")]
+#[command(
+    after_help = "Examples:\n  sommelier forget --user u42 --receipt u42.json\n  sommelier forget --item i9"
+)]
 #[group(required = true, multiple = false)]
 pub struct ForgetArgs {
     /// Erase this user: events, properties, slates
@@ -22,23 +24,29 @@ pub struct ForgetArgs {
     receipt: Option<PathBuf>,
 }
 
+const NOTE: &str = "Gone from the log, the catalogue and all answers. Artefacts fitted earlier keep what they \
+                    learnt until they are trained again; backups made earlier still hold it.";
+
 pub fn run(global: &Global, args: &ForgetArgs) -> Result<()> {
     let what = match (&args.user, &args.item) {
         (Some(user), _) => Erasure::User(user.clone()),
         (_, Some(item)) => Erasure::Item(item.clone()),
         _ => unreachable!("clap asks for one of the two"),
     };
-    let (_, space) = config::open_space(global, false)?;
+    let space = config::open_space(global)?;
     let erased = space.erase(&what)?;
+    space.log().compact()?;
     let receipt = json!({
         "erased": what,
         "removed": erased,
-        "note": "Gone from the log, the catalogue and all answers. Artefacts fitted earlier keep what they learnt \
-                 until they are trained again; backups made earlier still hold it.",
+        "note": NOTE,
     });
     if let Some(file) = &args.receipt {
         std::fs::write(file, serde_json::to_vec_pretty(&receipt)?)
             .with_context(|| format!("cannot write the receipt {}", file.display()))?;
     }
-    ui::show(global, &receipt, || format!("{}\n{}", receipt["removed"], receipt["note"].as_str().unwrap_or_default()))
+    ui::show(global, &receipt, || {
+        let (events, slates) = (ui::thousands(erased.events), ui::thousands(erased.slates));
+        format!("erased {events} events and {slates} slates\n{NOTE}")
+    })
 }

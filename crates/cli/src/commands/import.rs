@@ -1,11 +1,15 @@
 //! `sommelier import`: files into the log, with the reading of them printed first and the problems listed after.
 
-use crate::{Global, config, ui};
+use crate::config::Config;
+use crate::{Global, ui};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use sommelier_core::{Cancel, Clock, SystemClock};
+use serde_json::json;
+use sommelier_core::{Clock, SystemClock};
+use sommelier_data::Snapshot;
 use sommelier_data::import::{self, Format, ImportContext, ImportOptions, ImportReport};
-use std::path::PathBuf;
+use sommelier_engine::Space;
+use std::path::{Path, PathBuf};
 
 /// How files are to be read: shared by every command that takes data.
 #[derive(Args, Clone, Debug, Default)]
@@ -52,8 +56,10 @@ impl ReadArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier import events.csv items.csv\n  sommelier import ml-1m.zip --positive 'rating>=4'\n  \
-                        sommelier import clicks.csv.gz --map user=visitor,item=sku,at=when")]
+#[command(
+    after_help = "Examples:\n  sommelier import events.csv items.csv\n  sommelier import ml-1m.zip --positive 'rating>=4'\n  \
+                        sommelier import clicks.csv.gz --map user=visitor,item=sku,at=when"
+)]
 pub struct ImportArgs {
     /// Files or folders
     #[arg(required = true)]
@@ -69,15 +75,27 @@ pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
     let options = args.read.options()?;
     let mut plans = Vec::new();
     for path in &args.paths {
-        let plan = import::detect(path, &options).with_context(|| format!("cannot import {}", path.display()))?;
+        let plan =
+            import::detect(path, &options).with_context(|| format!("cannot import {}", path.display()))?;
         ui::say(global, plan.to_string());
         plans.push(plan);
     }
     if args.dry_run {
-        return Ok(());
+        return ui::show(global, &json!({ "plans": plans }), || "nothing was imported".to_owned());
     }
-    let (_, space) = config::open_space(global, true)?;
-    let context = import_context(global, ui::context(global, 0).cancel, Some(space.media_dir()));
+    let mut config = Config::find(global)?;
+    let rules: Vec<_> = plans.iter().filter_map(|plan| plan.positive.clone()).collect();
+    if let Some(file) = config.add_rules(global, &rules)? {
+        ui::say(
+            global,
+            format!(
+                "{} says now which events count, under [events]; change it there any time",
+                file.display()
+            ),
+        );
+    }
+    let space = config.open_engine()?.create_space(&global.space)?;
+    let context = import_context(global);
     let mut reports = Vec::new();
     for (plan, path) in plans.iter().zip(&args.paths) {
         let report = import::import_into(space.log(), plan, &context)
@@ -87,11 +105,16 @@ pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
         }
         reports.push(report);
     }
-    ui::show(global, &serde_json::json!({ "imports": reports }), || "next: sommelier doctor".to_owned())
+    space.refresh()?;
+    ui::show(global, &json!({ "imports": reports }), || "next: sommelier doctor".to_owned())
 }
 
-pub fn import_context(global: &Global, cancel: Cancel, media: Option<PathBuf>) -> ImportContext {
-    ImportContext { progress: ui::progress(global), cancel, now: SystemClock.now(), threads: ui::threads(global), media }
+pub fn import_context(global: &Global) -> ImportContext {
+    ImportContext {
+        progress: ui::progress(global),
+        cancel: ui::stop().cancel.clone(),
+        now: SystemClock.now(),
+    }
 }
 
 /// What came in and what did not, in words.
@@ -120,17 +143,27 @@ pub fn describe(report: &ImportReport) -> String {
 }
 
 /// A snapshot of files, without a store: what `--data PATH` means everywhere.
-pub fn load(global: &Global, path: &PathBuf, read: &ReadArgs, rules: &sommelier_data::KindRules) -> Result<sommelier_data::Snapshot> {
-    let context = import_context(global, Cancel::default(), None);
-    let options = read.options()?;
-    ui::say(global, import::detect(path, &options).with_context(|| format!("cannot read {}", path.display()))?.to_string());
+pub fn of_files(global: &Global, path: &Path, read: &ReadArgs) -> Result<Snapshot> {
+    let config = Config::find(global)?;
+    let failed = || format!("cannot read {}", path.display());
+    let plan = import::detect(path, &read.options()?).with_context(failed)?;
+    ui::say(global, plan.to_string());
     let (snapshot, report) =
-        import::load(path, &options, rules, &context).with_context(|| format!("cannot read {}", path.display()))?;
+        import::load_plan(&plan, &config.events, &import_context(global)).with_context(failed)?;
     if report.problems_total > 0 {
         ui::say(global, describe(&report));
     }
     if snapshot.events.is_empty() {
         bail!("{} holds no usable events", path.display());
+    }
+    Ok(snapshot)
+}
+
+/// A snapshot of the log, which must hold something.
+pub fn of_log(space: &Space) -> Result<Snapshot> {
+    let snapshot = space.snapshot()?;
+    if snapshot.events.is_empty() {
+        bail!("the log of space {} is empty; bring events in with `sommelier import FILE`", space.name());
     }
     Ok(snapshot)
 }

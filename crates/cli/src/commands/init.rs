@@ -6,7 +6,9 @@ use clap::Args;
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier init .\n  sommelier init shop && cd shop && sommelier import ../orders.csv")]
+#[command(
+    after_help = "Examples:\n  sommelier init .\n  sommelier init shop && cd shop && sommelier import ../orders.csv"
+)]
 pub struct InitArgs {
     /// Folder for the configuration; made if it is not there
     #[arg(default_value = ".")]
@@ -17,7 +19,8 @@ pub struct InitArgs {
 pub const TEMPLATE: &str = include_str!("sommelier.toml");
 
 pub fn run(global: &Global, args: &InitArgs) -> Result<()> {
-    std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make the folder {}", args.dir.display()))?;
+    std::fs::create_dir_all(&args.dir)
+        .with_context(|| format!("cannot make the folder {}", args.dir.display()))?;
     let file = args.dir.join("sommelier.toml");
     if file.exists() {
         bail!("{} is already there; edit it, or choose another folder", file.display());

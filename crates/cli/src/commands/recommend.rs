@@ -6,10 +6,12 @@ use clap::Args;
 use sommelier_core::{HistoryEntry, Query, Slate};
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier recommend --user u42\n  sommelier recommend --history i1,i2 -k 5 --explain\n  \
+#[command(
+    after_help = "Examples:\n  sommelier recommend --user u42\n  sommelier recommend --history i1,i2 -k 5 --explain\n  \
                         sommelier recommend --like i9                 similar items\n  \
                         sommelier recommend --wish 'whale'            search\n  \
-                        sommelier recommend --user u42 --filter 'item.year < 1900'")]
+                        sommelier recommend --user u42 --filter 'item.year < 1900'"
+)]
 pub struct RecommendArgs {
     #[arg(long)]
     user: Option<String>,
@@ -43,7 +45,7 @@ pub struct ExplainArgs {
 }
 
 pub fn run(global: &Global, args: &RecommendArgs) -> Result<()> {
-    let (_, space) = config::open_space(global, false)?;
+    let space = config::open_space(global)?;
     let query = Query {
         user: args.user.clone(),
         history: args.history.iter().cloned().map(HistoryEntry::Item).collect(),
@@ -60,7 +62,8 @@ pub fn run(global: &Global, args: &RecommendArgs) -> Result<()> {
 fn people(slate: &Slate, explain: bool) -> String {
     let mut table = ui::table(&["", "item", "title", "score", "source"]);
     for (place, item) in slate.items.iter().enumerate() {
-        let title = item.properties.as_ref().and_then(|p| p.get("title")).and_then(|t| t.as_str()).unwrap_or("");
+        let title =
+            item.properties.as_ref().and_then(|p| p.get("title")).and_then(|t| t.as_str()).unwrap_or("");
         table.add_row([
             (place + 1).to_string(),
             item.item.clone(),
@@ -79,11 +82,12 @@ fn people(slate: &Slate, explain: bool) -> String {
 }
 
 pub fn explain(global: &Global, args: &ExplainArgs) -> Result<()> {
-    let (_, space) = config::open_space(global, false)?;
+    let space = config::open_space(global)?;
     let reasons = space.explain(&args.user, &args.item)?;
     ui::show(global, &serde_json::json!({ "user": args.user, "item": args.item, "reasons": reasons }), || {
         if reasons.is_empty() {
-            return "no reason can be given: the published artefact has nothing of this user to point to".to_owned();
+            return "no reason can be given: the published artefact has nothing of this user to point to"
+                .to_owned();
         }
         reasons.iter().map(|r| r.text.clone()).collect::<Vec<_>>().join("\n")
     })

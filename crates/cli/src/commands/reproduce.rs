@@ -7,7 +7,9 @@ use sommelier_engine::reproduce;
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier reproduce\n  sommelier reproduce ease ials --data-dir ../shared/data")]
+#[command(
+    after_help = "Examples:\n  sommelier reproduce\n  sommelier reproduce ease ials --data-dir ../shared/data"
+)]
 pub struct ReproduceArgs {
     /// Only these recipes
     recipes: Vec<String>,
@@ -21,7 +23,10 @@ pub struct ReproduceArgs {
 
 pub fn run(global: &Global, args: &ReproduceArgs) -> Result<()> {
     if !args.data_dir.is_dir() {
-        bail!("there are no benchmark data sets in {}; name their folder with --data-dir", args.data_dir.display());
+        bail!(
+            "there are no benchmark data sets in {}; name their folder with --data-dir",
+            args.data_dir.display()
+        );
     }
     let mut context = ui::context(global, 42);
     let report = ui::on_pool(global, || reproduce::run(&args.recipes, &args.data_dir, &mut context))??;

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::{Global, ui};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use sommelier_engine::Engine;
 use sommelier_server::{Role, ServerConfig};
@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier serve --open                    on this machine, without keys\n  \
-                        sommelier serve --listen 0.0.0.0:8000     with the keys of sommelier.toml")]
+#[command(
+    after_help = "Examples:\n  sommelier serve --open                    on this machine, without keys\n  \
+                        sommelier serve --listen 0.0.0.0:8000     with the keys of sommelier.toml"
+)]
 pub struct ServeArgs {
     /// Address to answer on [default: the configuration's, 127.0.0.1:8000]
     #[arg(long, value_name = "HOST:PORT")]
@@ -38,43 +40,37 @@ pub fn run(global: &Global, args: &ServeArgs) -> Result<()> {
         server.listen = listen;
     }
     server.allow_anonymous_loopback |= args.open;
+    check(&server)?;
     let engine = config.open_engine()?;
     engine.create_space(&global.space)?;
     listen(global, engine, server, "serving")
 }
 
+/// Refuses a configuration under which nobody or everybody could ask, before anything is opened.
+fn check(config: &ServerConfig) -> Result<()> {
+    config.check().map_err(|error| {
+        anyhow!("{error}\n`sommelier key NAME` makes a key; `sommelier serve --open` answers this machine without one")
+    })
+}
+
 /// Serves until Ctrl-C or SIGTERM. Prints the address once it answers.
 pub fn listen(global: &Global, engine: Arc<Engine>, config: ServerConfig, what: &str) -> Result<()> {
-    if config.allow_anonymous_loopback && !config.listen.ip().is_loopback() {
-        bail!("{} is not a loopback address: without keys only this machine may ask. Add keys (sommelier key --help) or listen on 127.0.0.1", config.listen);
-    }
-    if config.keys.is_empty() && !config.allow_anonymous_loopback {
-        bail!("nobody could ask: there are no keys. `sommelier key NAME` makes one for sommelier.toml; `serve --open` answers without keys on this machine");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let bound = sommelier_server::bind(engine, config).await?;
         let address = format!("http://{}/", bound.address());
-        ui::show(global, &serde_json::json!({ what: address }), || format!("{what} at {address}   (Ctrl-C stops)"))?;
-        bound.serve(stop_signal()).await.context("the server stopped")
+        ui::show(global, &serde_json::json!({ what: address }), || {
+            format!("{what} at {address}   (Ctrl-C stops)")
+        })?;
+        bound.serve(ui::stop().told.notified()).await.context("the server stopped")
     })
-}
-
-async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .expect("a signal handler can be installed");
-        tokio::select! { _ = interrupt => {}, _ = terminate.recv() => {} }
-    }
-    #[cfg(not(unix))]
-    let _ = interrupt.await;
 }
 
 pub fn key(global: &Global, args: &KeyArgs) -> Result<()> {
     let (key, line) = sommelier_server::new_key(&args.name, &global.space, args.role)?;
     ui::show(global, &serde_json::json!({ "key": key, "toml": line }), || {
-        format!("the key, shown only now:\n  {key}\n\nfor sommelier.toml (it holds a hash, not the key):\n{line}")
+        format!(
+            "the key, shown only now:\n  {key}\n\nfor sommelier.toml (it holds a hash, not the key):\n{line}"
+        )
     })
 }

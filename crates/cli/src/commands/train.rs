@@ -2,14 +2,17 @@
 
 use crate::commands::evaluate::recipe;
 use crate::commands::import::{self, ReadArgs};
+use crate::config::Config;
 use crate::{Global, config, ui};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sommelier train ease --publish\n  sommelier train ials --set dim=128 --set l2=0.003\n  \
-                        sommelier train ease ials --data ml-1m        without a store's log; artefacts go to the space")]
+#[command(
+    after_help = "Examples:\n  sommelier train ease --publish\n  sommelier train ials --set dim=128 --set l2=0.003\n  \
+                        sommelier train ease ials --data ml-1m        without a store's log; artefacts go to the space"
+)]
 pub struct TrainArgs {
     /// Recipes by name, or paths of recipe files
     #[arg(required = true, value_name = "RECIPE")]
@@ -39,33 +42,43 @@ pub struct ArtefactsArgs {
 
 pub fn run(global: &Global, args: &TrainArgs) -> Result<()> {
     let recipes = args.recipes.iter().map(|name| recipe(name, &args.set)).collect::<Result<Vec<_>>>()?;
-    let (config, space) = config::open_space(global, args.data.is_some())?;
-    let snapshot = match &args.data {
-        Some(path) => import::load(global, path, &args.read, &config.events)?,
-        None => space.snapshot()?,
+    let (space, snapshot) = match &args.data {
+        Some(path) => {
+            let snapshot = import::of_files(global, path, &args.read)?;
+            (Config::find(global)?.open_engine()?.create_space(&global.space)?, snapshot)
+        }
+        None => {
+            let space = config::open_space(global)?;
+            let snapshot = import::of_log(&space)?;
+            (space, snapshot)
+        }
     };
-    if snapshot.events.is_empty() {
-        bail!("the log of space {} is empty; bring events in with `sommelier import FILE`", global.space);
-    }
     let mut context = ui::context(global, args.seed);
     let mut made = Vec::new();
     for recipe in &recipes {
-        let info = ui::on_pool(global, || space.train(recipe, &snapshot, &mut context, serde_json::Value::Null))?
-            .with_context(|| format!("recipe {}", recipe.name))?;
-        ui::say(global, format!("{}: fitted in {:.1} s", info.name, info.seconds));
+        let info =
+            ui::on_pool(global, || space.train(recipe, &snapshot, &mut context, serde_json::Value::Null))?
+                .with_context(|| format!("recipe {}", recipe.name))?;
+        ui::say(global, format!("{}: fitted in {:.1} s", info.name, info.fit_seconds));
         made.push(info);
     }
-    if args.publish && let Some(last) = made.last() {
+    if args.publish
+        && let Some(last) = made.last()
+    {
         space.publish(&last.name)?;
     }
     ui::show(global, &serde_json::json!({ "artefacts": made, "published": args.publish }), || {
-        let next = if args.publish { "published; next: sommelier serve --open" } else { "next: sommelier artefacts --publish NAME" };
+        let next = if args.publish {
+            "published; next: sommelier serve --open"
+        } else {
+            "next: sommelier artefacts --publish NAME"
+        };
         next.to_owned()
     })
 }
 
 pub fn artefacts(global: &Global, args: &ArtefactsArgs) -> Result<()> {
-    let (_, space) = config::open_space(global, false)?;
+    let space = config::open_space(global)?;
     if let Some(name) = &args.publish {
         space.publish(name)?;
     }
@@ -78,7 +91,14 @@ pub fn artefacts(global: &Global, args: &ArtefactsArgs) -> Result<()> {
         let mut table = ui::table(&["artefact", "recipe", "items", "users", "at offset", "answers"]);
         for a in &all {
             let answers = if Some(&a.name) == published.as_ref() { "yes" } else { "" };
-            table.add_row([&a.name, &a.recipe, &a.items.to_string(), &a.users.to_string(), &a.offset.to_string(), answers]);
+            table.add_row([
+                &a.name,
+                &a.recipe,
+                &a.items.to_string(),
+                &a.users.to_string(),
+                &a.offset.to_string(),
+                answers,
+            ]);
         }
         table.to_string()
     })

@@ -45,22 +45,31 @@ impl Bench {
         all.push("--json");
         let out = self.run(&all);
         assert!(out.status.success(), "{args:?} failed:\n{}", String::from_utf8_lossy(&out.stderr));
-        serde_json::from_slice(&out.stdout)
-            .unwrap_or_else(|e| panic!("{args:?} printed no single JSON document ({e}):\n{}", String::from_utf8_lossy(&out.stdout)))
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| {
+            panic!(
+                "{args:?} printed no single JSON document ({e}):\n{}",
+                String::from_utf8_lossy(&out.stdout)
+            )
+        })
     }
 
     /// Runs what must fail; returns what it told the person.
     pub fn fails(&self, args: &[&str]) -> String {
         let out = self.run(args);
         let words = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(!out.status.success(), "{args:?} should fail, printed:\n{}{words}", String::from_utf8_lossy(&out.stdout));
+        assert!(
+            !out.status.success(),
+            "{args:?} should fail, printed:\n{}{words}",
+            String::from_utf8_lossy(&out.stdout)
+        );
         assert!(!words.contains("panicked"), "{args:?} panicked:\n{words}");
         words
     }
 
     /// Starts a command that serves; returns once it has printed its address.
     pub fn serve(&self, args: &[&str]) -> Server {
-        let mut child = self.command(args).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            self.command(args).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let Some(start) = line.find("http://") else {
@@ -103,9 +112,17 @@ impl Server {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         let text = String::from_utf8_lossy(&answer);
-        let status = text.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status in {text:?}"));
+        let status = text
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_else(|| panic!("no status in {text:?}"));
         let (head, content) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let content = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { unchunk(content) } else { content.to_owned() };
+        let content = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            unchunk(content)
+        } else {
+            content.to_owned()
+        };
         (status, serde_json::from_str(&content).unwrap_or(Value::String(content)))
     }
 
