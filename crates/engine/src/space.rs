@@ -16,6 +16,7 @@ use sommelier_data::Snapshot;
 use sommelier_data::log::{Appended, Erased, Erasure, Log, LogOptions, SlateRecord};
 use sommelier_index::text::{TextDoc, TextIndex};
 use sommelier_models::Model;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -749,28 +750,33 @@ pub struct Engine {
     root: PathBuf,
     config: EngineConfig,
     clock: Arc<dyn Clock>,
-    open: Mutex<std::collections::BTreeMap<String, Arc<Space>>>,
+    /// By name; `None` until somebody asks for it.
+    spaces: Mutex<BTreeMap<String, Option<Arc<Space>>>>,
 }
 
 impl Engine {
-    /// Opens the folder and every space in it.
+    /// Opens the folder. Each space opens when it is first asked for, so that a damaged one closes no other.
     pub fn open(
         root: &Path,
         config: EngineConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Engine>, EngineError> {
         let config = config.checked()?;
-        let spaces = root.join("spaces");
-        std::fs::create_dir_all(&spaces).map_err(EngineError::io(&spaces))?;
-        let engine = Engine { root: root.to_owned(), config, clock, open: Mutex::default() };
-        let entries = std::fs::read_dir(&spaces).map_err(EngineError::io(&spaces))?;
-        let names = entries.flatten().filter(|e| e.path().join("log").is_dir());
-        for name in names.filter_map(|e| e.file_name().into_string().ok()) {
-            if check_name("space", &name).is_ok() {
-                engine.create_space(&name)?;
-            }
-        }
-        Ok(Arc::new(engine))
+        let dir = root.join("spaces");
+        std::fs::create_dir_all(&dir).map_err(EngineError::io(&dir))?;
+        let entries = std::fs::read_dir(&dir).map_err(EngineError::io(&dir))?;
+        let names = entries
+            .flatten()
+            .filter(|e| e.path().join("log").is_dir())
+            .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|name| check_name("space", name).is_ok());
+        let spaces = Mutex::new(names.map(|name| (name, None)).collect());
+        Ok(Arc::new(Engine { root: root.to_owned(), config, clock, spaces }))
+    }
+
+    /// Opens every space; returns those that cannot be, with the reason.
+    pub fn open_all(&self) -> Vec<(String, EngineError)> {
+        self.spaces().into_iter().filter_map(|name| self.space(&name).err().map(|e| (name, e))).collect()
     }
 
     pub fn root(&self) -> &Path {
@@ -785,27 +791,44 @@ impl Engine {
         &self.clock
     }
 
-    /// Names of the spaces, sorted.
+    /// Names of the spaces, open or not, sorted.
     pub fn spaces(&self) -> Vec<String> {
-        self.open.lock().keys().cloned().collect()
+        self.spaces.lock().keys().cloned().collect()
+    }
+
+    /// The spaces that are open.
+    pub fn opened(&self) -> Vec<Arc<Space>> {
+        self.spaces.lock().values().flatten().cloned().collect()
     }
 
     pub fn space(&self, name: &str) -> Result<Arc<Space>, EngineError> {
-        let open = self.open.lock();
-        open.get(name).cloned().ok_or_else(|| EngineError::UnknownSpace {
-            name: name.chars().take(100).collect(),
-            near: near(name, open.keys().map(String::as_str)),
-        })
+        let mut spaces = self.spaces.lock();
+        match spaces.get(name) {
+            None => Err(EngineError::UnknownSpace {
+                name: name.chars().take(100).collect(),
+                near: near(name, spaces.keys().map(String::as_str)),
+            }),
+            Some(Some(space)) => Ok(Arc::clone(space)),
+            Some(None) => self.open_space(&mut spaces, name),
+        }
     }
 
     /// The space, made where it is new.
     pub fn create_space(&self, name: &str) -> Result<Arc<Space>, EngineError> {
-        let mut open = self.open.lock();
-        if let Some(space) = open.get(name) {
-            return Ok(Arc::clone(space));
+        let mut spaces = self.spaces.lock();
+        match spaces.get(name) {
+            Some(Some(space)) => Ok(Arc::clone(space)),
+            _ => self.open_space(&mut spaces, name),
         }
+    }
+
+    fn open_space(
+        &self,
+        spaces: &mut BTreeMap<String, Option<Arc<Space>>>,
+        name: &str,
+    ) -> Result<Arc<Space>, EngineError> {
         let space = Space::open(&self.root, name, self.config.clone(), Arc::clone(&self.clock))?;
-        open.insert(name.to_owned(), Arc::clone(&space));
+        spaces.insert(name.to_owned(), Some(Arc::clone(&space)));
         Ok(space)
     }
 }

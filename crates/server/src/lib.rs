@@ -99,6 +99,10 @@ impl App {
         &self.0.metrics
     }
 
+    fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
     fn in_work(&self) -> &Semaphore {
         &self.0.in_work
     }
@@ -107,15 +111,9 @@ impl App {
         Ok(self.0.engine.space(name)?)
     }
 
-    /// All spaces that are open.
-    fn spaces(&self) -> Vec<Arc<Space>> {
-        let names = self.0.engine.spaces();
-        names.iter().filter_map(|name| self.0.engine.space(name).ok()).collect()
-    }
-
     /// Events are on disk since they were acknowledged; slates and counters may still wait.
     async fn flush(&self) {
-        let spaces = self.spaces();
+        let spaces = self.0.engine.opened();
         let flushing = off_worker(move || {
             for space in spaces {
                 if let Err(error) = space.flush() {

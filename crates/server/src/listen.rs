@@ -32,6 +32,9 @@ pub async fn bind(engine: Arc<Engine>, config: ServerConfig) -> Result<Bound, Se
     config.check()?;
     let address = config.listen;
     let failed = |source| ServerError::Bind { address, source };
+    for (space, error) in engine.open_all() {
+        tracing::error!(space, %error, "this space cannot be opened and does not answer");
+    }
     let app = App::new(engine, config)?;
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use crate::{Global, config, ui};
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::json;
 use sommelier_data::log::Erasure;
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use std::path::PathBuf;
 #[command(
     after_help = "Examples:\n  sommelier forget --user u42 --receipt u42.json\n  sommelier forget --item i9"
 )]
-#[group(required = true, multiple = false)]
+#[command(group = ArgGroup::new("whom").required(true))]
 pub struct ForgetArgs {
     /// Erase this user: events, properties, slates
-    #[arg(long)]
+    #[arg(long, group = "whom")]
     user: Option<String>,
     /// Erase this item: events, properties
-    #[arg(long)]
+    #[arg(long, group = "whom")]
     item: Option<String>,
     /// Write the receipt to a file as well
-    #[arg(long, value_name = "FILE", group = "receipts")]
+    #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
 }
 

@@ -28,7 +28,7 @@ pub struct ReadyState {
     ready: bool,
     /// How many spaces answer.
     spaces: usize,
-    /// How many of them have something to say under `/v1/status`.
+    /// How many others cannot be opened (the log says why) or have something to say under `/v1/status`.
     with_problems: usize,
 }
 
@@ -39,16 +39,20 @@ pub async fn readyz(State(app): State<App>) -> Result<axum::Json<ReadyState>, Pr
     if app.is_stopping() {
         return Err(Problem::new(&problem::STOPPING, "the server is shutting down"));
     }
-    let spaces = app.spaces();
+    let spaces = app.engine().opened();
+    let closed = app.engine().spaces().len() - spaces.len();
     if spaces.is_empty() {
-        return Err(Problem::new(&problem::NOT_READY, "there is no space yet; import something into one"));
+        return Err(Problem::new(
+            &problem::NOT_READY,
+            "no space is open; import something into one, or see the log for why those there cannot be opened",
+        ));
     }
     let states =
         app.store(move || spaces.iter().map(|space| space.ready()).collect::<Vec<Readiness>>()).await?;
     if let Some(waiting) = states.iter().find(|state| !state.ready) {
         return Err(Problem::new(&problem::NOT_READY, waiting.problems.join("; ")));
     }
-    let with_problems = states.iter().filter(|state| !state.problems.is_empty()).count();
+    let with_problems = states.iter().filter(|state| !state.problems.is_empty()).count() + closed;
     Ok(axum::Json(ReadyState { ready: true, spaces: states.len(), with_problems }))
 }
 
