@@ -27,8 +27,11 @@ fn main() -> Result<()> {
         Some("demo") => demo(rest),
         Some("test") => test(),
         Some("validate") => validate(),
-        Some("console") => console(true).map(|_| ()),
-        Some("browser") => browser_test(),
+        Some("console") => console(true),
+        Some("browser") => {
+            console(true)?;
+            browser_test()
+        }
         Some("bench") => bench(rest),
         Some("reproduce") => {
             cargo(&["build", "--release", "--package", "sommelier-cli"])?;
@@ -57,47 +60,42 @@ fn validate() -> Result<()> {
 }
 
 fn test() -> Result<()> {
-    let with_console = console(true)?;
+    console(true)?;
     validate()?;
     step("all tests");
     cargo(&["test", "--workspace"])?;
-    if with_console {
-        browser_test()
-    } else {
-        bail!("Node.js is needed for the console and its browser test")
-    }
+    browser_test()
 }
 
 fn browser_test() -> Result<()> {
     step("browser test");
-    console(true)?;
-    cargo(&["build", "--package", "sommelier-cli"])?;
+    // Built as `cargo test` builds it: another selection of packages would compile every dependency again.
+    cargo(&["test", "--workspace", "--no-run", "--quiet"])?;
     browser::run(&root(), &program("debug"))
 }
 
 /// Builds the console; without Node says so and goes on unless `required`.
-fn console(required: bool) -> Result<bool> {
+fn console(required: bool) -> Result<()> {
     let Some(node) = version_of("node") else {
         if required {
             bail!("the console needs Node.js 20 or later; install it and run this again");
         }
         eprintln!("Node.js is not there: building without the console (the page will say how to add it)");
-        return Ok(false);
+        return Ok(());
     };
     step(&format!("console (Node {node})"));
     let dir = root().join("console");
     if !dir.join("node_modules/.package-lock.json").exists() {
         run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&dir))?;
     }
-    run(Command::new("npm").args(["run", "build"]).current_dir(&dir))?;
-    Ok(true)
+    run(Command::new("npm").args(["run", "build"]).current_dir(&dir))
 }
 
 /// Runs `bench/NAME/run.sh`, or all of them.
 fn bench(names: &[String]) -> Result<()> {
     let dir = root().join("bench");
     let mut all: Vec<String> = std::fs::read_dir(&dir)?
-        .filter_map(|e| e.ok())
+        .filter_map(Result::ok)
         .filter(|e| e.path().join("run.sh").exists())
         .map(|e| e.file_name().to_string_lossy().into_owned())
         .collect();

@@ -86,7 +86,8 @@ impl Config {
                 return Err(e).with_context(|| format!("cannot read the configuration {}", path.display()));
             }
         };
-        text += &format!("\n{}", events_toml(new)?);
+        text.push('\n');
+        text += &events_toml(new)?;
         write(&path, &text)?;
         Ok(Some(path))
     }

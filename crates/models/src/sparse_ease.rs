@@ -113,7 +113,7 @@ impl SparseEaseConfig {
             row.push((n as u32, left.max(l2)));
         })?;
         let d = (0..n).map(|p| with_diagonal.row(p).1.last().copied().unwrap_or(l2)).collect();
-        Ok((without_last_of_each_row(with_diagonal, n), d))
+        Ok((without_last_of_each_row(&with_diagonal, n), d))
     }
 
     /// W from K and D.
@@ -200,7 +200,7 @@ fn count_pairs(
     let counts = build_rows("counting pairs", n, n, 1, ctx, |p, scratch, row| {
         let mut count = 0u32;
         gram_row(by_user, by_item, order, p, scratch, |q, g| {
-            count += u32::from(q as usize != p && g >= together)
+            count += u32::from(q as usize != p && g >= together);
         });
         row.push((0, count as f32));
     })?;
@@ -271,7 +271,7 @@ fn solve(gram: &Lower, s: &[u32], right: &[f32], a: &impl Fn(usize) -> f32) -> V
 }
 
 /// Cuts the last entry of every row, which is in column `cols`, and that column.
-fn without_last_of_each_row(m: Csr, cols: usize) -> Csr {
+fn without_last_of_each_row(m: &Csr, cols: usize) -> Csr {
     let keep = |at: &usize| (m.index[*at] as usize) < cols;
     let kept: Vec<usize> = (0..m.nnz()).filter(keep).collect();
     Csr {

@@ -5,6 +5,7 @@ use crate::{Global, config, ui};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::json;
+use sommelier_data::import::grouped;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -38,7 +39,7 @@ pub fn run(global: &Global, args: &BackupArgs) -> Result<()> {
     let digest = space.log().backup(&args.file)?;
     let bytes = std::fs::metadata(&args.file)?.len();
     ui::show(global, &json!({ "file": args.file, "digest": digest.to_string(), "bytes": bytes }), || {
-        format!("wrote {} ({} bytes, digest {digest})", args.file.display(), ui::thousands(bytes))
+        format!("wrote {} ({} bytes, digest {digest})", args.file.display(), grouped(bytes))
     })
 }
 

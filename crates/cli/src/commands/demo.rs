@@ -8,7 +8,7 @@ use crate::{Global, ui};
 use anyhow::{Context, Error, Result};
 use clap::Args;
 use sommelier_core::{Clock, SystemClock};
-use sommelier_data::import::{self as reading, Plan};
+use sommelier_data::import::{self as reading, Plan, grouped};
 use sommelier_data::{KindRule, world};
 use sommelier_engine::experiment::{self, Experiment};
 use sommelier_engine::{Recipe, Space};
@@ -74,7 +74,7 @@ pub fn run(global: &Global, args: &DemoArgs) -> Result<()> {
                 let plan = plan
                     .map_or_else(|| reading::detect(path, &args.read.options()?).map_err(Error::from), Ok)?;
                 let report = reading::import_into(space.log(), &plan, &import::import_context(global))?;
-                ui::say(global, import::describe(&report));
+                ui::say(global, report.to_string());
                 space.refresh()?;
             }
         }
@@ -107,8 +107,8 @@ fn sample_world(global: &Global, space: &Space) -> Result<()> {
         format!(
             "a sample world: {} public-domain books, {} simulated readers, {} events",
             world.items.len(),
-            ui::thousands(world.users.len() as u64),
-            ui::thousands(world.events.len() as u64)
+            grouped(world.users.len() as u64),
+            grouped(world.events.len() as u64)
         ),
     );
     let context = import::import_context(global);

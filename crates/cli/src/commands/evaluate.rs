@@ -58,18 +58,17 @@ pub struct EvaluateArgs {
 pub fn run(global: &Global, args: &EvaluateArgs) -> Result<()> {
     let recipes: Vec<Recipe> =
         args.recipes.iter().map(|name| recipe(name, &args.set)).collect::<Result<_>>()?;
-    let (snapshot, space) = match &args.data {
-        Some(path) => (import::of_files(global, path, &args.read)?, None),
-        None => {
-            let space = config::open_space(global)?;
-            (import::of_log(&space)?, Some(space))
-        }
+    let (snapshot, space) = if let Some(path) = &args.data {
+        (import::of_files(global, path, &args.read)?, None)
+    } else {
+        let space = config::open_space(global)?;
+        (import::of_log(&space)?, Some(space))
     };
     let spec = args.split.clone().unwrap_or_else(|| default_split(&snapshot));
     let mut settings = EvalConfig {
         at: args.at.clone(),
         profile: args.profile,
-        candidates: args.candidates.clone(),
+        candidates: args.candidates,
         remove_seen: !args.keep_seen,
         seed: args.seed,
         ..EvalConfig::default()

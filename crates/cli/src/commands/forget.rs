@@ -4,6 +4,7 @@ use crate::{Global, config, ui};
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Args};
 use serde_json::json;
+use sommelier_data::import::grouped;
 use sommelier_data::log::Erasure;
 use std::path::PathBuf;
 
@@ -46,7 +47,7 @@ pub fn run(global: &Global, args: &ForgetArgs) -> Result<()> {
             .with_context(|| format!("cannot write the receipt {}", file.display()))?;
     }
     ui::show(global, &receipt, || {
-        let (events, slates) = (ui::thousands(erased.events), ui::thousands(erased.slates));
+        let (events, slates) = (grouped(erased.events), grouped(erased.slates));
         format!("erased {events} events and {slates} slates\n{NOTE}")
     })
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 use sommelier_core::{Clock, SystemClock};
 use sommelier_data::Snapshot;
-use sommelier_data::import::{self, Format, ImportContext, ImportOptions, ImportReport};
+use sommelier_data::import::{self, Format, ImportContext, ImportOptions};
 use sommelier_engine::Space;
 use std::path::{Path, PathBuf};
 
@@ -101,7 +101,7 @@ pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
         let report = import::import_into(space.log(), plan, &context)
             .with_context(|| format!("import of {} stopped", path.display()))?;
         if !global.json {
-            ui::say(global, describe(&report));
+            ui::say(global, report.to_string());
         }
         reports.push(report);
     }
@@ -117,31 +117,6 @@ pub fn import_context(global: &Global) -> ImportContext {
     }
 }
 
-/// What came in and what did not, in words.
-pub fn describe(report: &ImportReport) -> String {
-    let mut text = format!(
-        "{} events, {} items, {} users in {:.1} s",
-        ui::thousands(report.events),
-        ui::thousands(report.items),
-        ui::thousands(report.users),
-        report.seconds
-    );
-    if report.duplicates > 0 {
-        text += &format!("; {} were there already", ui::thousands(report.duplicates));
-    }
-    if report.problems_total > 0 {
-        text += &format!("\n{} problems:", ui::thousands(report.problems_total));
-        for problem in &report.problems {
-            text += &format!("\n  {problem}");
-        }
-        let listed = report.problems.len() as u64;
-        if report.problems_total > listed {
-            text += &format!("\n  … and {} more", ui::thousands(report.problems_total - listed));
-        }
-    }
-    text
-}
-
 /// A snapshot of files, without a store: what `--data PATH` means everywhere.
 pub fn of_files(global: &Global, path: &Path, read: &ReadArgs) -> Result<Snapshot> {
     let config = Config::find(global)?;
@@ -151,7 +126,7 @@ pub fn of_files(global: &Global, path: &Path, read: &ReadArgs) -> Result<Snapsho
     let (snapshot, report) =
         import::load_plan(&plan, &config.events, &import_context(global)).with_context(failed)?;
     if report.problems_total > 0 {
-        ui::say(global, describe(&report));
+        ui::say(global, report.to_string());
     }
     if snapshot.events.is_empty() {
         bail!("{} holds no usable events", path.display());

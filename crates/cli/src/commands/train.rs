@@ -42,16 +42,13 @@ pub struct ArtefactsArgs {
 
 pub fn run(global: &Global, args: &TrainArgs) -> Result<()> {
     let recipes = args.recipes.iter().map(|name| recipe(name, &args.set)).collect::<Result<Vec<_>>>()?;
-    let (space, snapshot) = match &args.data {
-        Some(path) => {
-            let snapshot = import::of_files(global, path, &args.read)?;
-            (Config::find(global)?.open_engine()?.create_space(&global.space)?, snapshot)
-        }
-        None => {
-            let space = config::open_space(global)?;
-            let snapshot = import::of_log(&space)?;
-            (space, snapshot)
-        }
+    let (space, snapshot) = if let Some(path) = &args.data {
+        let snapshot = import::of_files(global, path, &args.read)?;
+        (Config::find(global)?.open_engine()?.create_space(&global.space)?, snapshot)
+    } else {
+        let space = config::open_space(global)?;
+        let snapshot = import::of_log(&space)?;
+        (space, snapshot)
     };
     let mut context = ui::context(global, args.seed);
     let mut made = Vec::new();

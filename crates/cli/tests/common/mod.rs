@@ -175,7 +175,11 @@ pub fn two_tastes(users: usize, items: usize) -> String {
         for step in 0..items / 2 {
             let i = step * 2 + u % 2;
             if (step + u / 2) % (items / 2) > 1 {
-                csv += &format!("u{u},i{i},view,{}\n", 1_700_000_000 + 60 * step + 3600 * u);
+                std::fmt::Write::write_fmt(
+                    &mut csv,
+                    format_args!("u{u},i{i},view,{}\n", 1_700_000_000 + 60 * step + 3600 * u),
+                )
+                .unwrap();
             }
         }
     }

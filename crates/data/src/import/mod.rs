@@ -29,7 +29,7 @@ pub use detect::detect;
 pub use into_log::import_into;
 pub use memory::{load, load_plan};
 pub use plan::{FilePlan, Layout, Part, Plan, Role};
-pub(crate) use report::grouped;
+pub use report::grouped;
 pub use report::{ImportReport, Problem};
 pub use source::Source;
 pub use times::TimeUnit;
