@@ -42,7 +42,9 @@ export function picture(id: string, properties?: Properties): string {
 
 export const drawn = (id: string) => `/covers/${encodeURIComponent(id)}.svg`;
 
-export const userName = (user: User) => text(user.properties?.name) ?? user.id;
+/** A bare number is no name. */
+export const userName = (user: User) =>
+  text(user.properties?.name) ?? (/^\d+$/.test(user.id) ? `User ${user.id}` : user.id);
 
 /** What is known of a person in one line: their taste, or their properties. */
 export function userLine(user: User): string {
@@ -110,5 +112,6 @@ export function when(at: number | undefined): string {
   return date.toLocaleDateString(undefined, { year: "numeric", month: "short", day: "numeric" });
 }
 
-/** Three significant digits, and no more zeros than needed. */
-export const number = (value: number) => (Number.isFinite(value) ? String(Number(value.toPrecision(3))) : "–");
+/** Three significant digits, so that numbers under each other compare at a glance; large ones whole. */
+export const number = (value: number) =>
+  !Number.isFinite(value) ? "–" : Math.abs(value) >= 100 ? String(Math.round(value)) : value.toPrecision(3);
