@@ -228,6 +228,20 @@ fn agree(log: &Log, twin: &Twin, rng: &mut Rng, steps: usize) {
         all.extend(events);
     }
     assert_eq!(all, twin.events.iter().map(|(_, e)| e.clone()).collect::<Vec<_>>());
+    // The same facts at once and in any order, from the start and from the middle of whatever is there.
+    for from in [0, log.offset() / 2] {
+        let facts =
+            |item: &str, kind: &str, value: Option<f64>, at: Time| format!("{item} {kind} {value:?} {at:?}");
+        let mut found = Vec::new();
+        let reached =
+            log.each_after(from, &mut |e| found.push(facts(e.item, e.kind, e.value, e.at))).unwrap();
+        assert_eq!(reached, log.offset());
+        let later = twin.events.iter().filter(|(offset, _)| *offset > from).map(|(_, e)| e);
+        let mut want: Vec<_> = later.map(|e| facts(&e.item, &e.kind, e.value, e.at.unwrap())).collect();
+        found.sort();
+        want.sort();
+        assert_eq!(found, want);
+    }
     check_snapshot(log, twin);
 }
 

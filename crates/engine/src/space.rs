@@ -26,6 +26,8 @@ const PAGE: usize = 10_000;
 const PUBLISHED: &str = "published.json";
 const COUNTERS: &str = "counters.json";
 const EVALUATIONS: &str = "evaluations";
+/// Events between two writings of the counters.
+const COUNTED_EVERY: u64 = 100_000;
 
 /// Folder of a space's log, for tools that write to the log without a [`Space`].
 pub fn log_dir(root: &Path, space: &str) -> PathBuf {
@@ -70,6 +72,8 @@ pub struct Space {
     problem: Mutex<Option<String>>,
     answered: AtomicU64,
     opened: Time,
+    /// Events since the counters were last saved.
+    uncounted: AtomicU64,
 }
 
 /// What answers queries: replaced whole when an artefact is published, so that one query sees one state.
@@ -163,6 +167,7 @@ impl Space {
             problem: Mutex::default(),
             answered: AtomicU64::new(0),
             opened,
+            uncounted: AtomicU64::new(0),
         };
         let model = match space.published_name() {
             Ok(None) => None,
@@ -252,7 +257,7 @@ impl Space {
     /// Stores events; on disk and counted when it returns. All of them or none.
     pub fn append(&self, events: Vec<Event>) -> Result<Appended, EngineError> {
         let now = self.clock.now();
-        let _writing = self.writing.read();
+        let writing = self.writing.read();
         let facts: Vec<(String, String, f32, Time)> = events
             .iter()
             .map(|e| {
@@ -269,7 +274,24 @@ impl Space {
                 live.users.forget(user);
             }
         }
+        drop(catalogue);
+        drop(writing);
+        self.save_counters_sometimes(facts.len());
         Ok(appended)
+    }
+
+    /// Keeps short what the next start has to read of the log, also after a kill.
+    fn save_counters_sometimes(&self, events: usize) {
+        let uncounted = self.uncounted.fetch_add(events as u64, Ordering::Relaxed) + events as u64;
+        // The file has a line per item: the larger the catalogue, the rarer.
+        if uncounted < COUNTED_EVERY.max(10 * self.live().catalogue.read().len() as u64) {
+            return;
+        }
+        if self.uncounted.compare_exchange(uncounted, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && let Err(error) = self.save_counters()
+        {
+            tracing::warn!(%error, "counters were not saved; the next start reads more of the log");
+        }
     }
 
     // Items.
@@ -614,21 +636,10 @@ impl Space {
                 contents.counts.insert(item, Counts { events, weight, first });
             }
         }
-        loop {
-            let (events, reached) = self.log.events_after(offset, PAGE)?;
-            for event in &events {
-                let weight = self.kinds.weigh(&event.kind, event.value).1;
-                contents
-                    .counts
-                    .entry_ref(event.item.as_str())
-                    .or_default()
-                    .add(weight, event.at.unwrap_or_default());
-            }
-            if reached <= offset || (events.is_empty() && reached >= self.log.offset()) {
-                break;
-            }
-            offset = reached;
-        }
+        self.log.each_after(offset, &mut |event| {
+            let weight = self.kinds.weigh(event.kind, event.value).1;
+            contents.counts.entry_ref(event.item).or_default().add(weight, event.at);
+        })?;
         Ok(contents)
     }
 

@@ -48,6 +48,7 @@ pub use commit::Appended;
 pub use erase::{Erased, Erasure};
 pub use error::{Damage, LogError};
 pub use record::{EventKey, SlateRecord};
+pub use scan::EventFacts;
 pub use verify::verify;
 
 use crate::store::{self, Batch, Store, StoreEngine, StoreError, Table, View};

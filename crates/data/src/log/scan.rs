@@ -4,7 +4,7 @@ use super::record::{EventKey, Record, StoredEvent, event_key, id_prefix, read_ev
 use super::segment::search;
 use super::{Log, LogError, Reader, Segment, prefix_end};
 use crate::store::Table;
-use sommelier_core::Event;
+use sommelier_core::{Event, Time};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -111,7 +111,56 @@ impl Log {
         }
         Ok((events, reached))
     }
+
+    /// Visits the stored events with an offset larger than `offset`, in no particular order, and answers the offset
+    /// reached. Much faster than [`Log::events_after`] for what was imported: nothing is copied out of a segment.
+    pub fn each_after(&self, offset: u64, visit: &mut dyn FnMut(EventFacts)) -> Result<u64, LogError> {
+        let reader = self.inner.read()?;
+        let segments = &reader.state.segments;
+        let mut page = Vec::new();
+        let mut reached = offset;
+        let last = reader.state.counters.offset;
+        while reached < last {
+            let next = reached + 1;
+            match segments.iter().find(|s| s.info.base < next && next <= s.info.base + s.info.count) {
+                Some(whole) if whole.info.base == reached => {
+                    for row in 0..whole.rows() {
+                        if !reader.state.hides_row(whole, row)? {
+                            let r = whole.row(row)?;
+                            let (item, kind) = (whole.item_id(r.item)?, whole.kind_name(r.kind)?);
+                            visit(EventFacts {
+                                item,
+                                kind,
+                                value: r.value,
+                                at: Time::from_millis(r.at).unwrap_or_default(),
+                            });
+                        }
+                    }
+                    reached = whole.info.base + whole.info.count;
+                }
+                Some(part) => reached = reader.arrivals(part, reached, VISITED, &mut page)?,
+                None => reached = reader.live_arrivals(reached, VISITED, &mut page)?,
+            }
+            for event in page.drain(..) {
+                let at = event.at.unwrap_or_default();
+                visit(EventFacts { item: &event.item, kind: &event.kind, value: event.value, at });
+            }
+        }
+        Ok(reached)
+    }
 }
+
+/// What of an event its item is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct EventFacts<'a> {
+    pub item: &'a str,
+    pub kind: &'a str,
+    pub value: Option<f64>,
+    pub at: Time,
+}
+
+/// Live events read at a time.
+const VISITED: usize = 10_000;
 
 /// The `limit` newest, and a cursor where there are more.
 fn newest(mut found: Vec<(EventKey, Event)>, limit: usize) -> Page {

@@ -151,6 +151,10 @@ impl Segment {
         self.entries(Section::ItemEnds, 4)
     }
 
+    pub fn rows(&self) -> usize {
+        self.entries(Section::Item, 4)
+    }
+
     fn entries(&self, section: Section, width: usize) -> usize {
         self.find_section(section).map_or(0, |range| range.len() / width)
     }

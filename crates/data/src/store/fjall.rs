@@ -7,6 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What a killed process leaves in the journal is read again when the store opens: about a second for this much.
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// Small, so that the journal's oldest part is soon in the tables and can go.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+
 pub(super) struct Fjall {
     db: Database,
     tables: Arc<Vec<Keyspace>>,
@@ -14,10 +19,15 @@ pub(super) struct Fjall {
 
 impl Fjall {
     pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Fjall, StoreError> {
-        let db = Database::builder(dir).cache_size(cache_bytes).open().map_err(|e| from_fjall(&e))?;
+        let db = Database::builder(dir)
+            .cache_size(cache_bytes)
+            .max_journaling_size(JOURNAL_BYTES)
+            .open()
+            .map_err(|e| from_fjall(&e))?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let tables = Table::ALL
             .iter()
-            .map(|table| db.keyspace(table.name(), KeyspaceCreateOptions::default))
+            .map(|table| db.keyspace(table.name(), options))
             .collect::<Result<_, _>>()
             .map_err(|e| from_fjall(&e))?;
         Ok(Fjall { db, tables: Arc::new(tables) })
