@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Bench, two_tastes};
+use common::{Bench, SmallDisk, two_tastes};
 use serde_json::Value;
+use std::fmt::Write;
 
 fn events_in(bench: &Bench) -> Value {
     bench.json(&["recommend", "--user", "u1", "-k", "3"])["items"].clone()
@@ -117,4 +118,26 @@ fn a_truncated_store_is_reported_not_skipped() {
     assert!(words.contains("restore"), "says how to recover: {words}");
     bench.json(&["restore", "good.backup", "--space", "mended"]);
     bench.json(&["doctor", "--space", "mended"]);
+}
+
+#[test]
+fn a_disk_that_fills_up_during_an_import_loses_nothing() {
+    let bench = Bench::new();
+    let Some(disk) = SmallDisk::new(24) else {
+        eprintln!("skipped: mounting a small tmpfs needs root");
+        return;
+    };
+    bench.write("few.csv", two_tastes(10, 12));
+    let mut many = String::from("user_id,item_id,timestamp\n");
+    for n in 0..1_500_000 {
+        writeln!(many, "user-{n},item-{},{}", n % 9_973, 1_700_000_000 + n).unwrap();
+    }
+    bench.write("many.csv", many);
+    bench.write("sommelier.toml", format!("dir = {:?}\n", disk.path().join("data")));
+    bench.json(&["import", "few.csv"]);
+    let before = bench.json(&["doctor"])["events"].clone();
+    let words = bench.fails(&["import", "many.csv"]);
+    assert!(words.contains("no space is left"), "{words}");
+    assert_eq!(bench.json(&["doctor"])["events"], before, "what was there is there, and nothing half");
+    bench.json(&["restore", "--check"]);
 }

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Bench, two_tastes};
 use serde_json::json;
+use std::fmt::Write;
 
 #[test]
 fn from_a_csv_to_answers_that_follow_events_and_survive_a_kill() {
@@ -95,4 +96,31 @@ fn a_second_process_on_the_store_is_told_so() {
     assert!(words.contains("another process") || words.contains("in use"), "{words}");
     drop(server);
     bench.json(&["import", "events.csv"]);
+}
+
+#[test]
+fn an_import_that_is_killed_again_and_again_ends_complete_and_without_repeats() {
+    let bench = Bench::new();
+    let mut csv = String::from("user_id,item_id,timestamp\n");
+    for n in 0..300_000 {
+        writeln!(csv, "u{},i{},{}", n % 4_001, n * 7 % 1_013, 1_700_000_000 + n).unwrap();
+    }
+    bench.write("events.csv", csv);
+    let (mut kills, mut wait) = (0, 30);
+    loop {
+        let mut child = bench.command(&["import", "events.csv", "--quiet"]).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "the import after {kills} kills failed");
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        wait += 40;
+    }
+    assert!(kills >= 3, "the import was over before it could be killed");
+    let found = bench.json(&["doctor"]);
+    assert_eq!(found["events"], 300_000, "after {kills} kills");
+    assert_eq!(found["duplicates"]["exact"], 0);
 }

@@ -1,7 +1,8 @@
 //! The one question: a query as it is asked, and the same query with its ids resolved for a model.
 
 use crate::{ItemIx, Time, UserIx};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// Recommendation, search, similar items and sessions are one question with different fields filled.
@@ -46,11 +47,30 @@ pub struct Query {
 }
 
 /// One step of a history: an item id, or an item with the kind and time of the event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum HistoryEntry {
     Item(String),
     Event(HistoryEvent),
+}
+
+/// Not derived: a derived one takes a list for an event, and says of a wrong field only that nothing matched.
+impl<'de> Deserialize<'de> for HistoryEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HistoryEntry, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(item) => Ok(HistoryEntry::Item(item)),
+            event @ Value::Object(_) => {
+                serde_json::from_value(event).map(HistoryEntry::Event).map_err(D::Error::custom)
+            }
+            other => {
+                let received = serde_json::to_string(&other).unwrap_or_default();
+                let received: String = received.chars().take(60).collect();
+                Err(D::Error::custom(format!(
+                    "expected an item id or an object with `item`, received {received}"
+                )))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,5 +140,26 @@ impl ResolvedQuery {
         });
         all.retain(|&(_, weight)| weight > 0.0);
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_is_of_ids_and_events_and_nothing_else() {
+        let query: Query =
+            serde_json::from_str(r#"{"history": ["a", {"item": "b", "kind": "view", "value": 2.5}]}"#)
+                .unwrap();
+        assert_eq!(query.history.iter().map(HistoryEntry::item).collect::<Vec<_>>(), ["a", "b"]);
+        for (bad, word) in [
+            (r#"{"history": [["b", "view"]]}"#, "received [\"b\",\"view\"]"),
+            (r#"{"history": [7]}"#, "expected an item id"),
+            (r#"{"history": [{"item": "b", "when": 1}]}"#, "`when`"),
+        ] {
+            let words = serde_json::from_str::<Query>(bad).unwrap_err().to_string();
+            assert!(words.contains(word), "{words}");
+        }
     }
 }

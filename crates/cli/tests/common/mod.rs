@@ -185,3 +185,27 @@ pub fn two_tastes(users: usize, items: usize) -> String {
     }
     csv
 }
+
+/// Some megabytes of disk of its own, where this user may mount one; gone when dropped.
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    pub fn new(megabytes: usize) -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
+            .arg(dir.path())
+            .output();
+        mount.is_ok_and(|m| m.status.success()).then_some(SmallDisk(dir))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
