@@ -158,7 +158,7 @@ fn step(log: &Log, twin: &mut Twin, rng: &mut Rng, number: usize) {
         }
         15 | 16 => {
             let record = slate(rng, number);
-            log.record_slates(vec![record.clone()]).unwrap();
+            log.record_slates(vec![std::sync::Arc::new(record.clone())]).unwrap();
             twin.offset += u64::from(twin.slates.insert(record.slate.id.clone(), record).is_none());
         }
         17 => erase(log, twin, rng),

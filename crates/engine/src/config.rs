@@ -73,7 +73,7 @@ pub struct RecordConfig {
 
 impl Default for RecordConfig {
     fn default() -> RecordConfig {
-        RecordConfig { slates: true, queue: 10_000, every_ms: 250 }
+        RecordConfig { slates: true, queue: 10_000, every_ms: 100 }
     }
 }
 

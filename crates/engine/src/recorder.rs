@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Slates written in one batch at most.
-const BATCH: usize = 1000;
+/// Slates written in one batch at most: few, so that no batch takes a core away from answering for long.
+const BATCH: usize = 200;
 
 /// Writes slates to the log until it is dropped; then writes what is left.
 pub(crate) struct Recorder {
@@ -32,7 +32,7 @@ struct Shared {
 struct State {
     /// Ids in order; the slates themselves are in `waiting` until they are in the log.
     queue: VecDeque<String>,
-    waiting: HashMap<String, SlateRecord>,
+    waiting: HashMap<String, Arc<SlateRecord>>,
     flush: bool,
     closing: bool,
     dropped: u64,
@@ -58,23 +58,24 @@ impl Recorder {
         if !self.shared.config.slates {
             return;
         }
+        // Made before the lock is taken: answers must not wait for each other's copies.
+        let slate = Arc::new(slate());
+        let id = slate.slate.id.clone();
         let mut state = self.shared.state.lock();
         if state.waiting.len() >= self.shared.config.queue {
             state.dropped += 1;
             return;
         }
-        let slate = slate();
-        let id = slate.slate.id.clone();
         state.waiting.insert(id.clone(), slate);
         state.queue.push_back(id);
-        if state.queue.len() == BATCH {
+        if state.queue.len() >= BATCH {
             self.shared.wake.notify_one();
         }
     }
 
     /// A slate that is not in the log yet.
     pub fn pending(&self, id: &str) -> Option<SlateRecord> {
-        self.shared.state.lock().waiting.get(id).cloned()
+        self.shared.state.lock().waiting.get(id).map(|slate| SlateRecord::clone(slate))
     }
 
     pub fn dropped(&self) -> u64 {
@@ -116,11 +117,11 @@ impl Shared {
                     self.wake.wait_for(&mut state, pause);
                 }
                 state.flush = false;
-                let batch: Vec<SlateRecord> =
+                let batch: Vec<Arc<SlateRecord>> =
                     state.queue.iter().take(BATCH).filter_map(|id| state.waiting.get(id).cloned()).collect();
                 (batch, state.closing)
             };
-            if !batch.is_empty() && !self.write(&batch, closing) {
+            if !batch.is_empty() && !self.write(batch, closing) {
                 return;
             }
             let state = self.state.lock();
@@ -134,8 +135,8 @@ impl Shared {
     }
 
     /// Writes a batch and takes it off the queue; false where it failed and nobody will try again.
-    fn write(&self, batch: &[SlateRecord], closing: bool) -> bool {
-        let result: Result<(), LogError> = self.log.record_slates(batch.to_vec());
+    fn write(&self, batch: Vec<Arc<SlateRecord>>, closing: bool) -> bool {
+        let result: Result<(), LogError> = self.log.record_slates(batch.clone());
         let mut state = self.state.lock();
         if let Err(error) = result {
             // A full disk may have room again later: keep the batch, say so, and wait before the next try.
@@ -147,7 +148,7 @@ impl Shared {
             }
             return !closing;
         }
-        for slate in batch {
+        for slate in &batch {
             state.queue.pop_front();
             state.waiting.remove(&slate.slate.id);
         }

@@ -569,7 +569,9 @@ impl Space {
         let n = IN_PROCESS.fetch_add(1, Ordering::Relaxed);
         let parts = (&self.name, self.opened.millis(), std::process::id(), n);
         let text = serde_json::to_vec(&parts).unwrap_or_default();
-        format!("s-{}", &blake3::hash(&text).to_hex()[..20])
+        // The time first: ids that grow lie together in the store, and need no sorting in later.
+        let millis = self.clock.now().millis().max(0);
+        format!("s-{millis:011x}{}", &blake3::hash(&text).to_hex()[..13])
     }
 
     // What queries read.

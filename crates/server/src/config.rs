@@ -90,7 +90,8 @@ pub struct Limits {
     pub json_depth: usize,
     /// Per key (per address without keys), with bursts of one second; 0 means no limit.
     pub requests_per_second: u32,
-    /// Most time for reading a request, and again for answering it.
+    /// Most time for reading a request, again for answering it, and between two moments at which its client takes some
+    /// of the answer.
     pub timeout_ms: u64,
     /// Most requests in work at the same time; more are told to come back.
     pub concurrent_requests: usize,

@@ -1,6 +1,7 @@
 //! The socket: accepts connections, bounds their number and the time a request's head may take, and ends them gently.
 
 use crate::config::{ServerConfig, ServerError};
+use crate::unread::Unread;
 use crate::{App, Peer, router_of, telemetry};
 use axum::Router;
 use axum::http::Request;
@@ -122,7 +123,7 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    head_time: Duration,
+    time: Duration,
     mut stopped: watch::Receiver<bool>,
 ) {
     // Small answers must not wait for more to send.
@@ -133,9 +134,9 @@ async fn connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_time)
+        .header_read_timeout(time)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(Unread::new(stream, time)), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -7,6 +7,7 @@ use crate::store::Table;
 use serde::de::DeserializeOwned;
 use sommelier_core::{Item, User, check_id};
 use std::ops::Bound;
+use std::sync::Arc;
 
 impl Log {
     /// Stores a revision of each item; each replaces the item whole.
@@ -62,7 +63,7 @@ impl Log {
     }
 
     /// Stores slates that were shown.
-    pub fn record_slates(&self, slates: Vec<SlateRecord>) -> Result<(), LogError> {
+    pub fn record_slates(&self, slates: Vec<Arc<SlateRecord>>) -> Result<(), LogError> {
         for slate in &slates {
             check_id("slate", &slate.slate.id)?;
             if let Some(user) = slate.user.as_ref().or(slate.query.user.as_ref()) {

@@ -32,7 +32,7 @@ pub(super) enum Write {
     Users(Vec<User>),
     /// `true` for an item.
     Delete(bool, String),
-    Slates(Vec<SlateRecord>),
+    Slates(Vec<Arc<SlateRecord>>),
 }
 
 #[derive(Debug, Clone)]

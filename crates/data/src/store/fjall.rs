@@ -1,16 +1,21 @@
 //! The store on fjall, a log-structured merge tree: one keyspace per table, one journal for all.
 
 use super::{Batch, Store, StoreError, Table, View, Visit, from_io, owned};
+use ::fjall::compaction::Leveled;
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a killed process leaves in the journal is read again when the store opens: about a second for this much.
-const JOURNAL_BYTES: u64 = 64 << 20;
+/// What a killed process leaves in the journal is read again when the store opens: about a second for each 64 MiB.
+const JOURNAL_BYTES: u64 = 128 << 20;
 /// Small, so that the journal's oldest part is soon in the tables and can go.
-const MEMTABLE_BYTES: u64 = 16 << 20;
+const MEMTABLE_BYTES: u64 = 32 << 20;
+/// Tables of the first level before they are merged into the next. Twice the usual: while one worker of fjall's merges,
+/// another spins on the merges that wait (3.1.13, `worker_tick`), and answering needs that core. One worker alone would
+/// not do: it blocks for good on its own full queue.
+const UNMERGED_TABLES: u8 = 8;
 
 pub(super) struct Fjall {
     db: Database,
@@ -24,7 +29,12 @@ impl Fjall {
             .max_journaling_size(JOURNAL_BYTES)
             .open()
             .map_err(|e| from_fjall(&e))?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let merging = Arc::new(Leveled::default().with_l0_threshold(UNMERGED_TABLES));
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(MEMTABLE_BYTES)
+                .compaction_strategy(merging.clone())
+        };
         let tables = Table::ALL
             .iter()
             .map(|table| db.keyspace(table.name(), options))
