@@ -105,7 +105,6 @@ fn bench(names: &[String]) -> Result<()> {
             bail!("no benchmark {name:?}; there are: {}", all.join(", "));
         }
     }
-    cargo(&["build", "--release", "--package", "sommelier-cli"])?;
     for name in all.iter().filter(|n| names.is_empty() || names.contains(n)) {
         step(&format!("bench {name}"));
         run(Command::new("bash").arg(dir.join(name).join("run.sh")))?;

@@ -1,9 +1,11 @@
 //! The one question: a query as it is asked, and the same query with its ids resolved for a model.
 
 use crate::{ItemIx, Time, UserIx};
-use serde::de::Error;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use std::fmt;
 
 /// Recommendation, search, similar items and sessions are one question with different fields filled.
 ///
@@ -57,19 +59,23 @@ pub enum HistoryEntry {
 /// Not derived: a derived one takes a list for an event, and says of a wrong field only that nothing matched.
 impl<'de> Deserialize<'de> for HistoryEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HistoryEntry, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::String(item) => Ok(HistoryEntry::Item(item)),
-            event @ Value::Object(_) => {
-                serde_json::from_value(event).map(HistoryEntry::Event).map_err(D::Error::custom)
+        struct Entry;
+        impl<'de> Visitor<'de> for Entry {
+            type Value = HistoryEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an item id or an object with `item`")
             }
-            other => {
-                let received = serde_json::to_string(&other).unwrap_or_default();
-                let received: String = received.chars().take(60).collect();
-                Err(D::Error::custom(format!(
-                    "expected an item id or an object with `item`, received {received}"
-                )))
+
+            fn visit_str<E: serde::de::Error>(self, item: &str) -> Result<HistoryEntry, E> {
+                Ok(HistoryEntry::Item(item.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HistoryEntry, A::Error> {
+                HistoryEvent::deserialize(MapAccessDeserializer::new(map)).map(HistoryEntry::Event)
             }
         }
+        deserializer.deserialize_any(Entry)
     }
 }
 
@@ -154,7 +160,7 @@ mod tests {
                 .unwrap();
         assert_eq!(query.history.iter().map(HistoryEntry::item).collect::<Vec<_>>(), ["a", "b"]);
         for (bad, word) in [
-            (r#"{"history": [["b", "view"]]}"#, "received [\"b\",\"view\"]"),
+            (r#"{"history": [["b", "view"]]}"#, "sequence, expected an item id"),
             (r#"{"history": [7]}"#, "expected an item id"),
             (r#"{"history": [{"item": "b", "when": 1}]}"#, "`when`"),
         ] {

@@ -121,7 +121,7 @@ impl Shared {
                     state.queue.iter().take(BATCH).filter_map(|id| state.waiting.get(id).cloned()).collect();
                 (batch, state.closing)
             };
-            if !batch.is_empty() && !self.write(batch, closing) {
+            if !batch.is_empty() && !self.write(&batch, closing) {
                 return;
             }
             let state = self.state.lock();
@@ -135,8 +135,8 @@ impl Shared {
     }
 
     /// Writes a batch and takes it off the queue; false where it failed and nobody will try again.
-    fn write(&self, batch: Vec<Arc<SlateRecord>>, closing: bool) -> bool {
-        let result: Result<(), LogError> = self.log.record_slates(batch.clone());
+    fn write(&self, batch: &[Arc<SlateRecord>], closing: bool) -> bool {
+        let result: Result<(), LogError> = self.log.record_slates(batch.to_vec());
         let mut state = self.state.lock();
         if let Err(error) = result {
             // A full disk may have room again later: keep the batch, say so, and wait before the next try.
@@ -148,7 +148,7 @@ impl Shared {
             }
             return !closing;
         }
-        for slate in &batch {
+        for slate in batch {
             state.queue.pop_front();
             state.waiting.remove(&slate.slate.id);
         }

@@ -306,7 +306,7 @@ mod tests {
 
         let p = problem(r#"{"history":["a", {"kind":"view"}]}"#);
         assert_eq!(p["field"], "history[1]");
-        assert!(p["detail"].as_str().unwrap().contains("item id"), "{p}");
+        assert!(p["detail"].as_str().unwrap().contains("`item`"), "{p}");
 
         let p = problem(r#"{"usr":"u"}"#);
         assert!(p["detail"].as_str().unwrap().contains("`user`"), "the right names are listed: {p}");
