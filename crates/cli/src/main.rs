@@ -123,8 +123,9 @@ fn run(global: &Global, command: Command) -> Result<()> {
         Command::Restore(args) => commands::backup::restore(global, &args),
         Command::Key(args) => commands::serve::key(global, &args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "sommelier", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sommelier", &mut script);
+            ui::print(&script)
         }
     }
 }

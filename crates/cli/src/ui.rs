@@ -37,14 +37,14 @@ pub fn print_error(global: &Global, error: &Error) {
 
 /// Prints `document` as JSON, or whatever `people` writes.
 pub fn show(global: &Global, document: &impl Serialize, people: impl FnOnce() -> String) -> Result<()> {
+    let text = if global.json { serde_json::to_string(document)? } else { people().trim_end().to_owned() };
+    print(format!("{text}\n").as_bytes())
+}
+
+/// To stdout. `sommelier … | head` is not an error.
+pub fn print(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let written = if global.json {
-        writeln!(out, "{}", serde_json::to_string(document)?)
-    } else {
-        writeln!(out, "{}", people().trim_end())
-    };
-    match written {
-        // `sommelier … | head` is not an error.
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }

@@ -29,6 +29,9 @@ fn from_a_csv_to_answers_that_follow_events_and_survive_a_kill() {
     let trained = bench.json(&["train", "ease", "--publish"]);
     let artefact = trained["artefacts"][0]["name"].as_str().unwrap().to_owned();
 
+    let listed = String::from_utf8(bench.run(&["artefacts"]).stdout).unwrap();
+    assert!(listed.contains(&artefact) && listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
+
     // u0 likes even items and has left two out: they come first.
     let slate = bench.json(&["recommend", "--user", "u0", "-k", "2"]);
     assert_eq!(slate["artefact"], artefact.as_str());

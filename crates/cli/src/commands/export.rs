@@ -11,7 +11,7 @@ use std::path::PathBuf;
     after_help = "Examples:\n  sommelier export --to out\n  sommelier export --to out --format recbole"
 )]
 pub struct ExportArgs {
-    /// Folder to write to; made if it is not there, and it must be empty
+    /// Folder to write to; made if it is not there. A file that is there already is not written over
     #[arg(long)]
     to: PathBuf,
     /// parquet, jsonl, recbole, gorse

@@ -77,8 +77,18 @@ fn people(slate: &Slate, explain: bool) -> String {
         }
     }
     let by = slate.artefact.as_deref().unwrap_or("no artefact");
-    let fallback = slate.fallback.as_ref().map_or(String::new(), |f| format!("\nfallback: {f}"));
-    format!("{table}\nanswered by {by}{fallback}")
+    let mut words = if slate.items.is_empty() {
+        "nothing is left to recommend: every item is seen, filtered out or withdrawn".to_owned()
+    } else {
+        table.to_string()
+    };
+    let remarks =
+        slate.fallback.iter().map(|why| format!("fallback: {why}")).chain(slate.notes.iter().cloned());
+    for line in std::iter::once(format!("answered by {by}")).chain(remarks) {
+        words.push('\n');
+        words.push_str(&line);
+    }
+    words
 }
 
 pub fn explain(global: &Global, args: &ExplainArgs) -> Result<()> {

@@ -85,12 +85,12 @@ pub fn artefacts(global: &Global, args: &ArtefactsArgs) -> Result<()> {
         if all.is_empty() {
             return "no artefacts yet; next: sommelier train ease --publish".to_owned();
         }
-        let mut table = ui::table(&["artefact", "recipe", "items", "users", "at offset", "answers"]);
+        let mut table = ui::table(&["artefact", "model", "items", "users", "at offset", "answers"]);
         for a in &all {
             let answers = if Some(&a.name) == published.as_ref() { "yes" } else { "" };
             table.add_row([
                 &a.name,
-                &a.recipe,
+                &a.kind,
                 &a.items.to_string(),
                 &a.users.to_string(),
                 &a.offset.to_string(),
