@@ -15,6 +15,12 @@ pub trait Score: Send + Sync {
 
     /// Writes the score of `items[j]` to `out[j]`. Every score is finite.
     fn score(&self, q: &ResolvedQuery, items: &[ItemIx], out: &mut [f32]);
+
+    /// Whether a score is the weight to expect of the user's event with the item, such as a rating, and not only an
+    /// order.
+    fn rates(&self) -> bool {
+        false
+    }
 }
 
 pub trait Retrieve: Send + Sync {

@@ -448,7 +448,11 @@ fn findings(d: &Diagnosis, snapshot: &Snapshot) -> Vec<Finding> {
         let high = snapshot.events.value.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         if snapshot.events.weight.iter().all(|&w| w > 0.0) {
             let text = format!("Events have values from {low} to {high}, and all count as liking.");
-            add(Level::Note, text, "If low values mean dislike, say which count: --positive 'rating>=4'.");
+            add(
+                Level::Note,
+                text,
+                "If low values mean dislike, say which count: --positive 'rating>=4'. To predict values with rating_knn: by_value = true.",
+            );
         }
     }
     let negative = snapshot.events.weight.iter().filter(|&&w| w <= 0.0).count();

@@ -51,7 +51,10 @@ pub enum SplitError {
     Shares(String),
     #[error("{split} needs {needed}; {name} has {has}: use {instead}")]
     Times { split: String, needed: &'static str, name: String, has: &'static str, instead: &'static str },
-    #[error("{0} came without a split of its own; use loo, ratio or time")]
+    #[error(
+        "{0} came without a split of its own, or with several and none was chosen (--given NAME); choose, or use loo, \
+         ratio or time"
+    )]
     NotGiven(String),
     #[error("{split} leaves nothing to ask about in {name} ({why}); use another split or more data")]
     Empty { split: String, name: String, why: String },
@@ -118,6 +121,8 @@ pub struct Holdout {
     /// `targets[ptr[c]..ptr[c + 1]]` are case `c`'s relevant items, sorted, no repeats; never empty.
     pub ptr: Vec<usize>,
     pub targets: Vec<u32>,
+    /// What each target counts: the weight of the user's newest event with it, such as a rating. Above 0.
+    pub worth: Vec<f32>,
     /// Rank only these, per case, where the data set fixes candidates; positives included.
     pub candidates: Option<Vec<Vec<u32>>>,
     /// Time of each case's earliest target, where the split goes by time.
@@ -125,24 +130,27 @@ pub struct Holdout {
 }
 
 impl Holdout {
-    /// From `(user, item)` pairs in any order.
-    pub fn from_pairs(history: Snapshot, mut pairs: Vec<(u32, u32)>) -> Holdout {
-        pairs.sort_unstable();
-        pairs.dedup();
+    /// From users, their items and what each counts, in any order; of the same pair the last one counts.
+    pub fn new(history: Snapshot, mut asked: Vec<(u32, u32, f32)>) -> Holdout {
+        asked.reverse();
+        asked.sort_by_key(|&(user, item, _)| (user, item));
+        asked.dedup_by_key(|&mut (user, item, _)| (user, item));
         let mut holdout = Holdout {
             history,
             users: Vec::new(),
             ptr: vec![0],
             targets: Vec::new(),
+            worth: Vec::new(),
             candidates: None,
             asked_at: None,
         };
-        for (user, item) in pairs {
+        for (user, item, worth) in asked {
             if holdout.users.last() != Some(&user) {
                 holdout.users.push(user);
                 holdout.ptr.push(holdout.targets.len());
             }
             holdout.targets.push(item);
+            holdout.worth.push(worth);
             *holdout.ptr.last_mut().expect("never empty") = holdout.targets.len();
         }
         holdout
@@ -154,6 +162,11 @@ impl Holdout {
 
     pub fn targets_of(&self, case: usize) -> &[u32] {
         &self.targets[self.ptr[case]..self.ptr[case + 1]]
+    }
+
+    /// What each of [`targets_of`](Holdout::targets_of) counts.
+    pub fn worth_of(&self, case: usize) -> &[f32] {
+        &self.worth[self.ptr[case]..self.ptr[case + 1]]
     }
 
     pub fn query(&self, case: usize) -> ResolvedQuery {
@@ -289,10 +302,15 @@ impl SplitSpec {
         let (first, second) = (before(Part::Train), before(Part::Valid));
         let by_order = !matches!(self.rule, SplitRule::Ratio(_));
         let hold = |history: &Snapshot, part: Part| {
-            let asked: Vec<(u32, u32, i64)> = (0..events.users())
+            let asked: Vec<Asked> = (0..events.users())
                 .flat_map(|user| events.of(user).map(move |e| (user, e)))
                 .filter(|&(_, e)| parts[e] == part && events.weight[e] > 0.0)
-                .map(|(user, e)| (user as u32, events.item[e], events.at[e]))
+                .map(|(user, e)| Asked {
+                    user: user as u32,
+                    item: events.item[e],
+                    worth: events.weight[e],
+                    at: events.at[e],
+                })
                 .collect();
             ask(history, asked, self.repeats, by_order)
         };
@@ -312,10 +330,18 @@ impl SplitSpec {
         // A low rating in a test file is no target: only pairs that count as positive are.
         let positive = &snapshot.interactions().by_user;
         let hold = |history: &Snapshot, pairs: &[(UserIx, ItemIx)]| {
-            let pairs = pairs.iter().map(|&(u, i)| (u.0, i.0));
-            let pairs =
-                pairs.filter(|&(u, i)| positive.row(u as usize).0.binary_search(&i).is_ok()).collect();
-            let mut holdout = Holdout::from_pairs(history.clone(), pairs);
+            let mut pairs: Vec<(u32, u32)> = pairs.iter().map(|&(u, i)| (u.0, i.0)).collect();
+            pairs.retain(|&(u, i)| positive.row(u as usize).0.binary_search(&i).is_ok());
+            pairs.sort_unstable();
+            let events = &snapshot.events;
+            let asked = (0..events.users())
+                .flat_map(|user| events.of(user).map(move |e| (user as u32, e)))
+                .filter(|&(user, e)| {
+                    events.weight[e] > 0.0 && pairs.binary_search(&(user, events.item[e])).is_ok()
+                })
+                .map(|(user, e)| (user, events.item[e], events.weight[e]))
+                .collect();
+            let mut holdout = Holdout::new(history.clone(), asked);
             if !given.candidates.is_empty() {
                 let of = |u| given.candidates.get(u).cloned().unwrap_or_default();
                 holdout.candidates = Some(holdout.users.iter().map(of).collect());
@@ -423,16 +449,24 @@ fn by_time(events: &Events, [valid, test]: [i64; 2]) -> Vec<Part> {
     events.at.iter().map(part).collect()
 }
 
-/// The questions `asked` (user, item, time), less those about users without history and, unless `repeats`, less
+/// An event to be found again.
+struct Asked {
+    user: u32,
+    item: u32,
+    worth: f32,
+    at: i64,
+}
+
+/// The questions, less those about users without history and, unless `repeats`, less
 /// items of the history.
-fn ask(history: &Snapshot, asked: Vec<(u32, u32, i64)>, repeats: bool, by_order: bool) -> (Holdout, LeftOut) {
+fn ask(history: &Snapshot, asked: Vec<Asked>, repeats: bool, by_order: bool) -> (Holdout, LeftOut) {
     let mut left_out = LeftOut::default();
     let known = &history.events;
     let mut had_by = vec![u32::MAX; history.items.len()];
     let (mut current, mut cold) = (u32::MAX, false);
     let mut pairs = Vec::with_capacity(asked.len());
     let mut earliest: Vec<(u32, i64)> = Vec::new();
-    for (user, item, at) in asked {
+    for Asked { user, item, worth, at } in asked {
         if user != current {
             current = user;
             cold = known.of(user as usize).is_empty();
@@ -446,13 +480,13 @@ fn ask(history: &Snapshot, asked: Vec<(u32, u32, i64)>, repeats: bool, by_order:
             left_out.repeats += 1;
             continue;
         }
-        pairs.push((user, item));
+        pairs.push((user, item, worth));
         match earliest.last_mut().filter(|(last, _)| *last == user) {
             Some((_, first)) => *first = at.min(*first),
             None => earliest.push((user, at)),
         }
     }
-    let mut holdout = Holdout::from_pairs(history.clone(), pairs);
+    let mut holdout = Holdout::new(history.clone(), pairs);
     holdout.asked_at = by_order.then(|| earliest.into_iter().map(|(_, at)| at).collect());
     (holdout, left_out)
 }
@@ -540,6 +574,9 @@ impl Holdout {
         }
         if self.ptr.len() != self.cases() + 1 || self.ptr.last() != Some(&self.targets.len()) {
             return bad("the bounds of the targets do not match them".into());
+        }
+        if self.worth.len() != self.targets.len() {
+            return bad("not one worth per target".into());
         }
         if !self.users.is_sorted_by(|a, b| a < b) || self.users.last().is_some_and(|&u| u as usize >= users) {
             return bad("users are not ascending indices of the vocabulary".into());
@@ -753,7 +790,8 @@ mod tests {
             ("a", "2", 2, 1.0),
             ("a", "3", 3, 0.0),
             ("b", "1", 1, 1.0),
-            ("b", "4", 9, 1.0),
+            ("b", "4", 7, 2.0),
+            ("b", "4", 9, 3.0),
             ("b", "2", 5, 1.0),
         ]);
         let train = s.events.filter(|_, e| s.events.at[e] == 1);
@@ -772,6 +810,7 @@ mod tests {
             (&[1][..], &[3][..]),
             "weight 0: no target"
         );
+        assert_eq!(split.test.worth, [1.0, 3.0], "the newest counts");
         assert_eq!(items(&split.test.history, 1), ["1", "2"]);
         assert_eq!(split.test.candidates, Some(vec![vec![1, 3], vec![2, 3]]));
     }

@@ -3,7 +3,7 @@
 use crate::error::{EngineError, near, nearest};
 use serde::{Deserialize, Serialize};
 use sommelier_core::Time;
-use sommelier_data::Filters;
+use sommelier_data::{Filters, KindRules};
 use sommelier_models::ModelConfig;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,9 +45,6 @@ pub struct Recipe {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// `rating >= 4`: only such events count, where the data has ratings. Applied when files are read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub positive: Option<String>,
     #[serde(skip_serializing_if = "Filters::is_none")]
     pub filters: Filters,
 }
@@ -66,6 +63,15 @@ pub struct Claim {
     pub dataset: String,
     /// `loo`, `given`, …
     pub split: String,
+    /// Names of the splits that came with the data, such as `u1`, where the figure is their mean.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folds: Vec<String>,
+    /// What events count in this figure, as in `sommelier.toml`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub events: KindRules,
+    /// Settings of `[model]` for this figure, over those tuned on the data set.
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    pub settings: toml::Table,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refit: bool,
     /// `recall@20`.
@@ -144,6 +150,9 @@ impl Recipe {
         for (dataset, settings) in &recipe.tuned {
             recipe.with_model(settings).map_err(|e| fail(format!("tuned.{dataset}: {e}")))?;
         }
+        for claim in &recipe.claims {
+            recipe.claimed(claim).map_err(|e| fail(format!("claim on {}: {e}", claim.dataset)))?;
+        }
         Ok(recipe)
     }
 
@@ -177,6 +186,11 @@ impl Recipe {
             Some(settings) => self.with_model(settings),
             None => Ok(self.clone()),
         }
+    }
+
+    /// The recipe with the settings that the claim was made with.
+    pub(crate) fn claimed(&self, claim: &Claim) -> Result<Recipe, EngineError> {
+        self.tuned(&claim.dataset)?.with_model(&claim.settings)
     }
 
     fn with_model(&self, settings: &toml::Table) -> Result<Recipe, EngineError> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sommelier_core::{FitContext, Time};
 use sommelier_data::import::{ImportContext, ImportOptions, load};
 use sommelier_data::{KindRules, Snapshot, SplitSpec};
-use sommelier_eval::{Candidates, Definition, EvalConfig, Metric, MetricValue, Profile};
+use sommelier_eval::{Candidates, Definition, EvalConfig, Metric, MetricValue, Profile, Seconds};
 use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -59,28 +59,35 @@ pub fn run(recipes: &[String], data_dir: &Path, ctx: &mut FitContext) -> Result<
     // By data set, so that each is read once and only one is held.
     let mut jobs: Vec<(&Recipe, &Claim)> =
         recipes.iter().flat_map(|r| r.claims.iter().map(move |c| (r, c))).collect();
-    jobs.sort_by_key(|(recipe, claim)| {
-        (&claim.dataset, &recipe.data.positive, &recipe.name, protocol(claim))
-    });
+    jobs.sort_by_key(|(recipe, claim)| (&claim.dataset, &recipe.name, protocol(claim)));
     let mut rows = Vec::with_capacity(jobs.len());
-    let mut held: Option<(String, Option<String>, Snapshot)> = None;
+    let mut held = None;
     for group in jobs
         .chunk_by(|(a, x), (b, y)| a.name == b.name && x.dataset == y.dataset && protocol(x) == protocol(y))
     {
         let (recipe, first) = group[0];
-        let path = data_dir.join(&first.dataset);
         let folder = data_dir.join(first.dataset.split('/').next().unwrap_or_default());
         if !folder.exists() {
             let outcome = Outcome::NoData { looked_for: folder.display().to_string() };
             rows.extend(group.iter().map(|(_, claim)| row(recipe, claim, outcome.clone())));
             continue;
         }
-        let key = (&first.dataset, &recipe.data.positive);
-        if held.as_ref().is_none_or(|(dataset, positive, _)| (dataset, positive) != key) {
-            held = Some((first.dataset.clone(), recipe.data.positive.clone(), read(&path, recipe, ctx)?));
-        }
-        let Some((_, _, snapshot)) = &held else { continue };
-        rows.extend(measure(recipe, group, snapshot, ctx)?);
+        let claims: Vec<&Claim> = group.iter().map(|&(_, claim)| claim).collect();
+        let recipe = recipe.claimed(first)?;
+        let folds = if first.folds.is_empty() {
+            let snapshot = read(&mut held, data_dir, first, None, ctx)?;
+            vec![measure(&recipe, &claims, snapshot, ctx)?]
+        } else {
+            let fold = |name: &String| {
+                let snapshot = read(&mut held, data_dir, first, Some(name), ctx)?;
+                measure(&recipe, &claims, snapshot, ctx)
+            };
+            first.folds.iter().map(fold).collect::<Result<_, EngineError>>()?
+        };
+        rows.extend(claims.iter().enumerate().map(|(c, claim)| {
+            let runs: Vec<&Measurement> = folds.iter().map(|fold| &fold[c]).collect();
+            row(&recipe, claim, outcome(claim, &runs))
+        }));
     }
     Ok(Reproduction {
         rows,
@@ -90,37 +97,64 @@ pub fn run(recipes: &[String], data_dir: &Path, ctx: &mut FitContext) -> Result<
     })
 }
 
-/// Claims that agree in this are answered by one fit and one evaluation.
-fn protocol(claim: &Claim) -> (&str, bool, Option<&str>, Option<&str>) {
-    (&claim.split, claim.refit, claim.profile.as_deref(), claim.candidates.as_deref())
+/// Claims that agree in this are answered by one fit and one evaluation of each fold.
+fn protocol(claim: &Claim) -> impl Ord + '_ {
+    let Claim { split, refit, profile, candidates, folds, events, settings, .. } = claim;
+    let weighed = events.iter().map(|(kind, rule)| format!("{kind} {rule:?}")).collect::<Vec<_>>();
+    (split, refit, profile, candidates, folds, weighed, settings.to_string())
 }
 
-fn read(path: &Path, recipe: &Recipe, ctx: &FitContext) -> Result<Snapshot, EngineError> {
-    let options = ImportOptions { positive: recipe.data.positive.clone(), ..ImportOptions::default() };
-    // Files without times get this one; a published split never looks at it.
-    let mut context = ImportContext::quiet(Time::default());
-    context.progress = Arc::clone(&ctx.progress);
-    context.cancel = ctx.cancel.clone();
-    let (snapshot, _) = load(path, &options, &KindRules::new(), &context)
-        .map_err(|e| EngineError::Invalid(format!("{}: {e}", path.display())))?;
-    Ok(snapshot)
+/// The data set last read, and what it was read for.
+type Held = Option<(String, KindRules, Option<String>, Snapshot)>;
+
+/// The claim's data set, with that of its own splits where one is named.
+fn read<'a>(
+    held: &'a mut Held,
+    data_dir: &Path,
+    claim: &Claim,
+    given: Option<&str>,
+    ctx: &FitContext,
+) -> Result<&'a Snapshot, EngineError> {
+    let Claim { dataset, events, .. } = claim;
+    let fits = |(name, rules, split, _): &(String, KindRules, Option<String>, Snapshot)| {
+        name == dataset && rules == events && split.as_deref() == given
+    };
+    if !held.as_ref().is_some_and(fits) {
+        *held = None;
+        let path = data_dir.join(dataset);
+        let options = ImportOptions { given: given.map(str::to_owned), ..ImportOptions::default() };
+        // Files without times get this one; a published split never looks at it.
+        let mut context = ImportContext::quiet(Time::default());
+        context.progress = Arc::clone(&ctx.progress);
+        context.cancel = ctx.cancel.clone();
+        let (snapshot, _) = load(&path, &options, events, &context)
+            .map_err(|e| EngineError::Invalid(format!("{}: {e}", path.display())))?;
+        *held = Some((dataset.clone(), events.clone(), given.map(str::to_owned), snapshot));
+    }
+    Ok(&held.as_ref().unwrap_or_else(|| unreachable!("it was just read")).3)
 }
 
+/// One claim on one fold.
+struct Measurement {
+    value: MetricValue,
+    seconds: Seconds,
+}
+
+/// One fit and one evaluation, for claims of one protocol.
 fn measure(
     recipe: &Recipe,
-    group: &[(&Recipe, &Claim)],
+    claims: &[&Claim],
     snapshot: &Snapshot,
     ctx: &mut FitContext,
-) -> Result<Vec<Row>, EngineError> {
-    let first = group[0].1;
+) -> Result<Vec<Measurement>, EngineError> {
+    let first = claims[0];
     let fail = |reason: String| EngineError::Recipe { name: recipe.name.clone(), reason };
-    let tuned = recipe.tuned(&first.dataset)?;
-    let snapshot = tuned.data.filters.apply(snapshot);
+    let snapshot = recipe.data.filters.apply(snapshot);
     let spec: SplitSpec =
         first.split.parse().map_err(|e| fail(format!("claim on {}: {e}", first.dataset)))?;
     let split = spec.apply(&snapshot, ctx.seed, first.refit).map_err(|e| fail(e.to_string()))?;
-    let claims: Vec<(Metric, usize)> =
-        group.iter().map(|(_, c)| metric_of(&c.metric).map_err(fail)).collect::<Result<_, _>>()?;
+    let wanted: Vec<(Metric, usize)> =
+        claims.iter().map(|c| metric_of(&c.metric).map_err(fail)).collect::<Result<_, _>>()?;
     let profile = match &first.profile {
         Some(name) => name.parse().map_err(|e| fail(format!("claim on {}: {e}", first.dataset)))?,
         None => Profile::default(),
@@ -130,29 +164,41 @@ fn measure(
         None => Candidates::Full,
     };
     let config = EvalConfig {
-        at: claims.iter().map(|c| c.1).collect(),
-        metrics: claims.iter().map(|c| c.0).collect(),
+        at: wanted.iter().map(|c| c.1).collect(),
+        metrics: wanted.iter().map(|c| c.0).collect(),
         profile,
         remove_seen: !split.repeats,
         candidates,
         seed: ctx.seed,
         ..EvalConfig::default()
     };
-    let found = experiment::run(&tuned, &snapshot, &split, &config, ctx)?;
-    let outcome = |claim: &Claim, (metric, k): (Metric, usize)| {
-        let MetricValue { value, low, high, definition } =
-            found.test.metrics[&metric.key(profile, k)].clone();
-        Outcome::Measured {
-            ours: value,
-            low,
-            high,
-            definition: Box::new(definition),
-            holds: holds(claim, value),
-            fit_seconds: found.run.seconds.fit,
-            evaluate_seconds: found.run.seconds.evaluate,
-        }
+    let found = experiment::run(recipe, &snapshot, &split, &config, ctx)?;
+    let one = |(metric, k): (Metric, usize)| Measurement {
+        value: found.test.metrics[&metric.key(profile, k)].clone(),
+        seconds: found.run.seconds,
     };
-    Ok(group.iter().zip(claims).map(|(&(_, claim), at)| row(&tuned, claim, outcome(claim, at))).collect())
+    Ok(wanted.into_iter().map(one).collect())
+}
+
+/// One run as it is; of several folds the mean, the sum of the seconds, and no interval.
+fn outcome(claim: &Claim, runs: &[&Measurement]) -> Outcome {
+    let ours = runs.iter().map(|run| run.value.value).sum::<f64>() / runs.len() as f64;
+    let MetricValue { low, high, ref definition, .. } = runs[0].value;
+    let mut definition = definition.clone();
+    let alone = runs.len() == 1;
+    if !alone {
+        definition.users = runs.iter().map(|run| run.value.definition.users).sum();
+        definition.split = format!("{}, mean of {}", definition.split, claim.folds.join(", "));
+    }
+    Outcome::Measured {
+        ours,
+        low: low.filter(|_| alone),
+        high: high.filter(|_| alone),
+        definition: Box::new(definition),
+        holds: holds(claim, ours),
+        fit_seconds: runs.iter().map(|run| run.seconds.fit).sum(),
+        evaluate_seconds: runs.iter().map(|run| run.seconds.evaluate).sum(),
+    }
 }
 
 /// `recall@20`, `auc`.
@@ -214,6 +260,9 @@ impl Row {
 
     fn protocol(&self) -> String {
         match &self.outcome {
+            Outcome::Measured { definition: d, .. } if d.metric.is_of_ratings() => {
+                format!("split {}, {} users, {}", d.split, d.users, d.variant)
+            }
             Outcome::Measured { definition: d, .. } => format!(
                 "split {}, {} users, ranking {}, seen {}, {} ({})",
                 d.split,
@@ -259,9 +308,9 @@ impl Reproduction {
             );
         }
         out.push_str("\n| recipe | data | settings | fit s | evaluate s |\n|---|---|---|---|---|\n");
-        let mut seen: Vec<(&str, &str, bool)> = Vec::new();
+        let mut seen: Vec<(&str, &str, bool, &str)> = Vec::new();
         for row in &self.rows {
-            let key = (row.recipe.as_str(), row.claim.dataset.as_str(), row.claim.refit);
+            let key = (row.recipe.as_str(), row.claim.dataset.as_str(), row.claim.refit, row.model.as_str());
             let Outcome::Measured { fit_seconds, evaluate_seconds, .. } = row.outcome else { continue };
             if seen.contains(&key) {
                 continue;
@@ -346,7 +395,7 @@ mod tests {
     #[test]
     fn a_claim_that_makes_no_sense_is_refused() {
         assert!(
-            metric_of("rmse@10").is_err() && metric_of("recall@0").is_err() && metric_of("recall@x").is_err()
+            metric_of("rms@10").is_err() && metric_of("recall@0").is_err() && metric_of("recall@x").is_err()
         );
         assert_eq!(metric_of("auc"), Ok((Metric::Auc, 10)));
     }

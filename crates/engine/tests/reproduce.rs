@@ -11,7 +11,7 @@ fn quick_claims_hold() {
         eprintln!("skipped: {} is not here", data.display());
         return;
     }
-    let recipes = ["popularity", "item_knn", "user_knn"].map(str::to_owned);
+    let recipes = ["popularity", "item_knn", "user_knn", "rating_knn"].map(str::to_owned);
     let found = reproduce::run(&recipes, &data, &mut FitContext::quiet(42)).expect("a reproduction");
     println!("{found}");
     assert!(!found.rows.is_empty());

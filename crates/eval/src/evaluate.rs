@@ -108,6 +108,11 @@ pub enum EvalError {
          keep seen items in the ranking, or split without +repeats"
     )]
     SeenTarget { user: String, item: String, count: usize },
+    #[error(
+        "{metric} compares scores with ratings, and this model's scores are no ratings; measure recall or ndcg, or \
+         train a model that predicts ratings, such as rating_knn"
+    )]
+    NoRatings { metric: Metric },
     #[error("the model answered {what} for user {user:?}; this is a fault in the model")]
     BadAnswer { what: String, user: String },
     #[error(transparent)]
@@ -180,6 +185,11 @@ fn check<M: Score + ?Sized>(model: &M, holdout: &Holdout, config: &EvalConfig) -
     if config.metrics.is_empty() {
         return Err(EvalError::NoMetrics);
     }
+    if let Some(&metric) = config.metrics.iter().find(|m| m.is_of_ratings())
+        && !model.rates()
+    {
+        return Err(EvalError::NoRatings { metric });
+    }
     if config.candidates == Candidates::Given && holdout.candidates.is_none() {
         return Err(EvalError::NoCandidates(holdout.history.name.clone()));
     }
@@ -223,9 +233,21 @@ struct Job<'a> {
     per_user: Vec<Column>,
     overall: Vec<Column>,
     needs_auc: bool,
+    /// Whether any metric looks at lists.
+    needs_lists: bool,
+    /// Lowest and highest training weight, where errors of ratings are measured.
+    scale: Option<(f32, f32)>,
 }
 
-/// One case answered: its list, how it was judged, and the AUC where asked for.
+/// What of a case is not in its list.
+#[derive(Default)]
+struct Aside {
+    auc: Option<f64>,
+    /// Sums over the targets of the errors, and of their squares.
+    errors: (f64, f64),
+}
+
+/// One case answered: its list, and how it was judged.
 struct Answer {
     list: Vec<u32>,
     shares: Vec<Share>,
@@ -251,6 +273,11 @@ impl<'a> Job<'a> {
             .iter()
             .any(|c| matches!(c.metric, Metric::Novelty | Metric::Diversity | Metric::Popularity));
         let needs_auc = config.metrics.contains(&Metric::Auc) && config.profile != Profile::Implicit;
+        let needs_lists = config.metrics.iter().any(|m| !m.is_of_ratings());
+        let scale = config.metrics.iter().any(|m| m.is_of_ratings()).then(|| {
+            let weights = split.train.events.weight.iter().filter(|w| **w > 0.0);
+            weights.fold((f32::MAX, f32::MIN), |(low, high), &w| (low.min(w), high.max(w)))
+        });
         let (per_user, overall) = columns.into_iter().partition(|c| c.metric.is_per_user());
         Job {
             holdout,
@@ -263,6 +290,8 @@ impl<'a> Job<'a> {
             per_user,
             overall,
             needs_auc,
+            needs_lists,
+            scale,
         }
     }
 
@@ -296,7 +325,11 @@ impl<'a> Job<'a> {
             .par_iter()
             .map(|&case| Allowed::everything().without(self.removed(case).into_iter().map(ItemIx)))
             .collect();
-        let lists = model.retrieve_batch(&queries, self.longest, &allowed);
+        let lists = if self.needs_lists {
+            model.retrieve_batch(&queries, self.longest, &allowed)
+        } else {
+            vec![Vec::new(); cases.len()]
+        };
         if lists.len() != cases.len() {
             let user = self.user(cases[0]);
             return Err(EvalError::BadAnswer {
@@ -308,7 +341,8 @@ impl<'a> Job<'a> {
             |((&case, list), (query, allowed)): ((&usize, &Vec<Candidate>), (&ResolvedQuery, &Allowed))| {
                 self.check_list(case, list, allowed)?;
                 let auc = if self.needs_auc { Some(self.full_auc(model, case, query)?) } else { None };
-                Ok(self.judge(case, list.iter().map(|c| c.item.0).collect(), self.items, auc))
+                let aside = Aside { auc, errors: self.rating_errors(model, case, query)? };
+                Ok(self.judge(case, list.iter().map(|c| c.item.0).collect(), self.items, &aside))
             };
         cases.par_iter().zip(&lists).zip(queries.par_iter().zip(&allowed)).map(judge).collect()
     }
@@ -337,7 +371,7 @@ impl<'a> Job<'a> {
         self.holdout.history.users.id(self.holdout.users[case]).to_owned()
     }
 
-    fn judge(&self, case: usize, list: Vec<u32>, items: usize, auc: Option<f64>) -> Answer {
+    fn judge(&self, case: usize, list: Vec<u32>, items: usize, aside: &Aside) -> Answer {
         let targets = self.holdout.targets_of(case);
         let hits: Vec<bool> = list.iter().map(|item| targets.binary_search(item).is_ok()).collect();
         let judged = Case { hits: &hits, relevant: targets.len(), items };
@@ -347,11 +381,16 @@ impl<'a> Job<'a> {
             }
             let top = &list[..list.len().min(column.k)];
             let facts = self.facts.as_ref();
+            if column.metric.is_of_ratings() {
+                let (sum, squares) = aside.errors;
+                let part = if column.metric == Metric::Rmse { squares } else { sum };
+                return Share { part, of: targets.len() as f64 };
+            }
             let value = match column.metric {
                 Metric::Novelty => facts.map_or(0.0, |f| f.novelty(top)),
                 Metric::Diversity => facts.map_or(0.0, |f| f.diversity(top)),
                 Metric::Popularity => facts.map_or(0.0, |f| f.mean_popularity(top)),
-                _ => auc.unwrap_or(0.5),
+                _ => aside.auc.unwrap_or(0.5),
             };
             // RecBole's AUC weighs users by their positives.
             let weighted = column.metric == Metric::Auc && self.config.profile == Profile::Recbole;
@@ -388,7 +427,24 @@ impl<'a> Job<'a> {
         // Candidates are ascending and the sort is stable: equal scores keep the lower index first.
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         let list = order.iter().take(self.longest).map(|&i| items[i].0).collect();
-        Ok(self.judge(case, list, items.len(), auc))
+        let aside = Aside { auc, errors: self.rating_errors(model, case, q)? };
+        Ok(self.judge(case, list, items.len(), &aside))
+    }
+
+    fn rating_errors<M: Score + ?Sized>(
+        &self,
+        model: &M,
+        case: usize,
+        q: &ResolvedQuery,
+    ) -> Result<(f64, f64), EvalError> {
+        let Some((lowest, highest)) = self.scale else { return Ok((0.0, 0.0)) };
+        let targets: Vec<ItemIx> = self.holdout.targets_of(case).iter().map(|&i| ItemIx(i)).collect();
+        let scores = self.scores(model, case, q, &targets)?;
+        let errors = scores
+            .iter()
+            .zip(self.holdout.worth_of(case))
+            .map(|(score, worth)| f64::from(score.max(lowest).min(highest) - worth));
+        Ok(errors.fold((0.0, 0.0), |(sum, squares), e| (sum + e.abs(), squares + e * e)))
     }
 
     /// The targets and `n` others that the user does not have; all of them where there are not that many.
@@ -496,14 +552,15 @@ impl Tally {
         for (c, column) in job.per_user.iter().enumerate() {
             let own = || self.shares.iter().skip(c).step_by(columns.max(1));
             let (part, of) = own().fold((0.0, 0.0), |(part, of), s| (part + s.part, of + s.of));
+            let root = |mean: f64| if column.metric == Metric::Rmse { mean.sqrt() } else { mean };
             let value = MetricValue {
-                value: if of > 0.0 { part / of } else { 0.0 },
-                low: intervals.get(c).map(|i| i.0),
-                high: intervals.get(c).map(|i| i.1),
+                value: if of > 0.0 { root(part / of) } else { 0.0 },
+                low: intervals.get(c).map(|i| root(i.0)),
+                high: intervals.get(c).map(|i| root(i.1)),
                 definition: job.definition(column, split, on),
             };
             metrics.insert(column.key.clone(), value);
-            per_user.insert(column.key.clone(), own().map(|s| s.part / s.of).collect());
+            per_user.insert(column.key.clone(), own().map(|s| root(s.part / s.of)).collect());
         }
         for (column, counts) in job.overall.iter().zip(&self.listed) {
             let value = match (column.metric, job.config.profile) {
@@ -701,6 +758,50 @@ mod tests {
         let error =
             evaluate(&Table(known()), &without, On::Valid, &plain, &FitContext::quiet(1)).unwrap_err();
         assert!(matches!(error, EvalError::NoValidation { .. }));
+    }
+
+    /// The same table, said to hold ratings.
+    struct Ratings(Table);
+
+    impl Score for Ratings {
+        fn items(&self) -> usize {
+            self.0.items()
+        }
+        fn score(&self, q: &ResolvedQuery, items: &[ItemIx], out: &mut [f32]) {
+            self.0.score(q, items, out);
+        }
+        fn rates(&self) -> bool {
+            true
+        }
+    }
+
+    impl Retrieve for Ratings {
+        fn retrieve(&self, q: &ResolvedQuery, k: usize, allowed: &Allowed) -> Vec<Candidate> {
+            self.0.retrieve(q, k, allowed)
+        }
+    }
+
+    /// Training weights 2 to 4, so 9 is cut to 4. Targets: a gave item 2 a 3 and got 9 (error 1), b gave item 3 a 2
+    /// and got 3.5 (error 1.5).
+    #[test]
+    fn errors_of_ratings_by_hand() {
+        let mut split = split();
+        split.test.worth = vec![3.0, 2.0];
+        let mut events = (*split.train.events).clone();
+        events.weight = vec![2.0, 4.0, 3.0];
+        split.train = split.train.with_events(events);
+        let rows = vec![vec![0.0, 0.0, 9.0, 0.0, 0.0], vec![0.0, 0.0, 0.0, 3.5, 0.0], vec![0.0; 5]];
+        let config = config(&[Metric::Rmse, Metric::Mae], &[10]);
+        let model = Ratings(Table(rows));
+        let found = evaluate(&model, &split, On::Test, &config, &FitContext::quiet(1)).unwrap();
+        assert_eq!(found.metrics["mae"].value, 1.25);
+        assert!((found.metrics["rmse"].value - (3.25f64 / 2.0).sqrt()).abs() < 1e-12);
+        assert_eq!(found.per_user["rmse"], [1.0, 1.5]);
+        let interval = &found.metrics["rmse"];
+        assert!(interval.low >= Some(1.0) && interval.high <= Some(1.5) && interval.low < interval.high);
+        assert_eq!(interval.definition.cut_off, None);
+        let refused = evaluate(&model.0, &split, On::Test, &config, &FitContext::quiet(1)).unwrap_err();
+        assert!(refused.to_string().contains("rating_knn"), "{refused}");
     }
 
     #[test]

@@ -48,6 +48,10 @@ pub enum Metric {
     Diversity,
     /// Mean number of users who have the listed items.
     Popularity,
+    /// Root of the mean squared difference of score and rating, for models whose scores are ratings.
+    Rmse,
+    /// Mean difference of score and rating, whatever its sign.
+    Mae,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +61,7 @@ pub struct NameError {
     pub received: String,
 }
 
-const METRICS: [(&str, Metric); 19] = [
+const METRICS: [(&str, Metric); 21] = [
     ("recall", Metric::Recall),
     ("precision", Metric::Precision),
     ("ndcg", Metric::Ndcg),
@@ -71,6 +75,8 @@ const METRICS: [(&str, Metric); 19] = [
     ("novelty", Metric::Novelty),
     ("diversity", Metric::Diversity),
     ("popularity", Metric::Popularity),
+    ("rmse", Metric::Rmse),
+    ("mae", Metric::Mae),
     // Other people's words for the same.
     ("hr", Metric::Hit),
     ("hit_rate", Metric::Hit),
@@ -85,9 +91,14 @@ impl Metric {
         METRICS.iter().find(|(_, metric)| *metric == self).expect("every metric has a name").0
     }
 
-    /// `auc` looks at the whole ranking (but for implicit's).
+    /// `auc` looks at the whole ranking (but for implicit's), and errors of ratings at no ranking.
     pub fn has_cut_off(self, profile: Profile) -> bool {
-        self != Metric::Auc || profile == Profile::Implicit
+        !self.is_of_ratings() && (self != Metric::Auc || profile == Profile::Implicit)
+    }
+
+    /// Compares scores with ratings; lists have no part in it.
+    pub fn is_of_ratings(self) -> bool {
+        matches!(self, Metric::Rmse | Metric::Mae)
     }
 
     /// A mean over users, so that intervals and paired tests make sense. The others describe all lists together.
@@ -98,7 +109,7 @@ impl Metric {
     /// Whether more is better. `None` where that depends on what one wants.
     pub fn higher_is_better(self) -> Option<bool> {
         match self {
-            Metric::Gini => Some(false),
+            Metric::Gini | Metric::Rmse | Metric::Mae => Some(false),
             Metric::Popularity => None,
             _ => Some(true),
         }
@@ -137,6 +148,8 @@ impl Metric {
             (Metric::Novelty, _) => "mean -log2(users with the item / users), items without users count one",
             (Metric::Diversity, _) => "mean pairwise distance within the list",
             (Metric::Popularity, _) => "mean number of training users of the listed items",
+            (Metric::Rmse, _) => "root of the mean squared error over all ratings, scores cut to the scale",
+            (Metric::Mae, _) => "mean absolute error over all ratings, scores cut to the scale",
         }
     }
 }
@@ -147,7 +160,7 @@ impl FromStr for Metric {
         let name = text.trim().to_ascii_lowercase();
         METRICS.iter().find(|(known, _)| *known == name).map(|&(_, metric)| metric).ok_or(NameError {
             expected: "recall, precision, ndcg, mrr, map, hit, auc, limited_auc, coverage, gini, novelty, diversity, \
-                       popularity",
+                       popularity, rmse, mae",
             received: text.to_owned(),
         })
     }
@@ -398,7 +411,7 @@ mod tests {
             assert_eq!(metric.name().parse::<Metric>(), Ok(metric));
         }
         assert_eq!("HR".parse::<Metric>(), Ok(Metric::Hit));
-        assert!("rmse".parse::<Metric>().is_err());
+        assert!("rms".parse::<Metric>().is_err());
         for profile in PROFILES {
             assert_eq!(profile.name().parse::<Profile>(), Ok(profile));
         }

@@ -61,8 +61,8 @@ fn split(golden: &Golden) -> Split {
     let users = Vocab::from_ids((0..golden.train.len()).map(|u| format!("u{u}")));
     let items = Vocab::from_ids((0..golden.items).map(|i| format!("i{i}")));
     let train = Snapshot::assemble("golden", 0, users, items, vec!["view".into()], TimeQuality::None, events);
-    let pairs = golden.relevant.iter().zip(0..).flat_map(|(list, u)| list.iter().map(move |&i| (u, i)));
-    let test = Holdout::from_pairs(train.clone(), pairs.collect());
+    let pairs = golden.relevant.iter().zip(0..).flat_map(|(list, u)| list.iter().map(move |&i| (u, i, 1.0)));
+    let test = Holdout::new(train.clone(), pairs.collect());
     let split = Split {
         name: "golden".into(),
         train,

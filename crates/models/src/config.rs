@@ -4,8 +4,8 @@ use crate::{
     BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model, PopularityConfig, Weights,
 };
 use crate::{
-    Item2vecConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, Rp3betaConfig, SlimConfig,
-    SparseEaseConfig, UserKnnConfig,
+    Item2vecConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig, Rp3betaConfig,
+    SlimConfig, SparseEaseConfig, UserKnnConfig,
 };
 use serde::{Deserialize, Serialize};
 use sommelier_core::FitContext;
@@ -70,6 +70,7 @@ models! {
     PureSvd(PureSvdConfig) = "pure_svd",
     Item2vec(Item2vecConfig) = "item2vec",
     MetaProd2vec(MetaProd2vecConfig) = "meta_prod2vec",
+    RatingKnn(RatingKnnConfig) = "rating_knn",
 }
 
 #[cfg(test)]

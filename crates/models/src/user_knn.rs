@@ -11,6 +11,7 @@
 
 use crate::item_item::{Scratch, known_profile, largest};
 use crate::model::plan;
+use crate::rows::{put_csr, take_csr};
 use crate::similarity::{Columns, Measure, Similarity, Weighting};
 use crate::{FitError, LoadError, Model, Weights};
 use rayon::prelude::*;
@@ -260,37 +261,9 @@ impl Model for UserKnn {
     /// The histories; everything else follows from them.
     fn weights(&self) -> Weights {
         let mut weights = Weights::default();
-        weights.set_u64("items", &[1], vec![self.chosen.cols as u64]);
-        weights.set_u64("ptr", &[self.chosen.ptr.len()], self.chosen.ptr.iter().map(|&p| p as u64).collect());
-        weights.set_u32("index", &[self.chosen.nnz()], self.chosen.index.clone());
-        weights.set_f32("value", &[self.chosen.nnz()], self.chosen.value.clone());
+        put_csr(&mut weights, &self.chosen);
         weights
     }
-}
-
-fn take_csr(weights: &Weights) -> Result<Csr, LoadError> {
-    let damaged = |words: &str| LoadError::Other(format!("{words}; the artefact is damaged, train it again"));
-    let (_, cols) = weights.u64("items")?;
-    let (_, ptr) = weights.u64("ptr")?;
-    let (_, index) = weights.u32("index")?;
-    let (_, value) = weights.f32("value")?;
-    let &[cols] = cols else { return Err(damaged("items must be one number")) };
-    let rises = ptr.windows(2).all(|w| w[0] <= w[1]);
-    if ptr.first() != Some(&0) || ptr.last() != Some(&(index.len() as u64)) || !rises {
-        return Err(damaged("ptr does not fit index"));
-    }
-    if value.len() != index.len()
-        || value.iter().any(|v| !v.is_finite())
-        || index.iter().any(|&i| u64::from(i) >= cols)
-    {
-        return Err(damaged("index does not fit value"));
-    }
-    let ptr = ptr.iter().map(|&p| p as usize).collect();
-    let csr = Csr { cols: cols as usize, ptr, index: index.to_vec(), value: value.to_vec() };
-    if (0..csr.rows()).any(|r| csr.row(r).0.windows(2).any(|w| w[0] >= w[1])) {
-        return Err(damaged("index does not rise within a row"));
-    }
-    Ok(csr)
 }
 
 #[cfg(test)]

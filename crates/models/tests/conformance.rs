@@ -32,17 +32,25 @@ fn impersonal(kind: &str) -> bool {
     matches!(kind, "popularity" | "random")
 }
 
-/// Whether the parts are said to sum to the score. BPR's leave out the item's bias, and iALS does not take likeness
+/// Whether the parts are said to sum to the score. BPR's leave out the item's bias, ratings their baseline, and iALS does not take likeness
 /// of items apart.
 fn exact(kind: &str, q: &ResolvedQuery) -> bool {
-    let known = !impersonal(kind) && kind != "bpr" && (kind != "ials" || !q.history.is_empty());
+    let known =
+        !impersonal(kind) && kind != "bpr" && !rates(kind) && (kind != "ials" || !q.history.is_empty());
     // `unlike` turns a similarity question without being an item of one's own.
     known && q.unlike.is_empty()
 }
 
-fn every_kind(check: impl Fn(&str)) {
+/// Kinds that tell ratings, and need ratings that differ to learn from.
+fn rates(kind: &str) -> bool {
+    kind == "rating_knn"
+}
+
+/// Every kind with a checkerboard that it can learn.
+fn every_kind(check: impl Fn(&str, &Snapshot)) {
+    let (taken, rated) = (checkerboard(), rated_checkerboard());
     for kind in ModelConfig::KINDS {
-        check(kind);
+        check(kind, if rates(kind) { &rated } else { &taken });
     }
 }
 
@@ -61,6 +69,28 @@ fn checkerboard() -> Snapshot {
         "checkerboard",
         &names.iter().map(|(u, i)| (u.as_str(), i.as_str())).collect::<Vec<_>>(),
     )
+}
+
+/// User u gave the items of its own colour a 5 and the others a 1, all but two: item u itself and one of the others.
+fn rated_checkerboard() -> Snapshot {
+    let unrated = |u: u32, i: u32| i == u || i == (u + 1) % SIDE;
+    let names: Vec<(String, String)> = (0..SIDE)
+        .flat_map(|u| {
+            (0..SIDE).filter(move |&i| !unrated(u, i)).map(move |i| (format!("u{u:02}"), format!("i{i:02}")))
+        })
+        .collect();
+    let train = Snapshot::from_pairs(
+        "ratings",
+        &names.iter().map(|(u, i)| (u.as_str(), i.as_str())).collect::<Vec<_>>(),
+    );
+    let mut events = (*train.events).clone();
+    for u in 0..events.users() {
+        for e in train.events.of(u) {
+            let same = colour(&train, ItemIx(events.item[e])) == u as u32 % 2;
+            events.weight[e] = if same { 5.0 } else { 1.0 };
+        }
+    }
+    train.with_events(events)
 }
 
 fn item(train: &Snapshot, number: u32) -> ItemIx {
@@ -118,38 +148,36 @@ fn questions(train: &Snapshot) -> Vec<(&'static str, ResolvedQuery)> {
 
 #[test]
 fn recovers_a_checkerboard() {
-    let train = checkerboard();
-    every_kind(|kind| {
+    every_kind(|kind, train| {
         if impersonal(kind) {
             return;
         }
-        let model = fit(kind, &train);
+        let model = fit(kind, train);
         for user in 0..SIDE as usize {
             // As a stranger: nothing but the history may be needed.
             let q = ResolvedQuery { user: None, ..train.query(user) };
             let allowed = Allowed::everything().without(q.history.iter().map(|s| s.item));
             let best = model.retrieve(&q, 1, &allowed);
             let number: u32 = train.users.id(user as u32)[1..].parse().unwrap();
-            assert_eq!(best.first().map(|c| c.item), Some(item(&train, number)), "{kind}, user {user}");
+            assert_eq!(best.first().map(|c| c.item), Some(item(train, number)), "{kind}, user {user}");
         }
     });
 }
 
 #[test]
 fn similar_items_have_the_same_colour() {
-    let train = checkerboard();
-    every_kind(|kind| {
+    every_kind(|kind, train| {
         if impersonal(kind) {
             return;
         }
-        let model = fit(kind, &train);
+        let model = fit(kind, train);
         for number in 0..SIDE {
-            let me = item(&train, number);
+            let me = item(train, number);
             let q = ResolvedQuery { like: vec![me], ..ResolvedQuery::default() };
             let near = model.retrieve(&q, 5, &Allowed::everything().without([me]));
             assert_eq!(near.len(), 5, "{kind}, item {number}");
             assert!(
-                near.iter().all(|c| colour(&train, c.item) == number % 2),
+                near.iter().all(|c| colour(train, c.item) == number % 2),
                 "{kind}, item {number}: {near:?}"
             );
         }
@@ -158,12 +186,11 @@ fn similar_items_have_the_same_colour() {
 
 #[test]
 fn scores_are_finite_and_all_ways_of_asking_agree() {
-    let train = checkerboard();
-    every_kind(|kind| {
-        let model = fit(kind, &train);
+    every_kind(|kind, train| {
+        let model = fit(kind, train);
         assert_eq!(model.kind(), kind);
         assert_eq!(model.items(), SIDE as usize, "{kind}");
-        let asked = questions(&train);
+        let asked = questions(train);
         let k = SIDE as usize + 5;
         let queries: Vec<ResolvedQuery> = asked.iter().map(|a| a.1.clone()).collect();
         let batch = model.retrieve_batch(&queries, k, &vec![Allowed::everything(); queries.len()]);
@@ -213,13 +240,12 @@ fn check_list(kind: &str, name: &str, list: &[Candidate], scores: &[f32]) {
 
 #[test]
 fn only_allowed_items_come_back() {
-    let train = checkerboard();
-    every_kind(|kind| {
-        let model = fit(kind, &train);
+    every_kind(|kind, train| {
+        let model = fit(kind, train);
         let mut base = BitSet::none(SIDE as usize);
         (0..SIDE as usize).filter(|i| i % 3 != 0).for_each(|i| base.insert(i));
         let allowed = Allowed::only(Arc::new(base)).without([ItemIx(1), ItemIx(4)]);
-        for (name, q) in questions(&train) {
+        for (name, q) in questions(train) {
             let batch =
                 model.retrieve_batch(&[q.clone(), q.clone()], 100, &[allowed.clone(), Allowed::everything()]);
             let alone = model.retrieve(&q, 100, &allowed);
@@ -237,16 +263,15 @@ fn only_allowed_items_come_back() {
 
 #[test]
 fn a_stored_model_answers_the_same_bits() {
-    let train = checkerboard();
     let folder = tempfile::tempdir().unwrap();
-    every_kind(|kind| {
-        let model = fit(kind, &train);
+    every_kind(|kind, train| {
+        let model = fit(kind, train);
         let path = folder.path().join(kind);
         model.weights().write(&path).unwrap();
         let again =
             small(kind).load(&Weights::read(&path).unwrap()).unwrap_or_else(|e| panic!("{kind}: {e}"));
         assert_eq!(again.kind(), kind);
-        for (name, q) in questions(&train) {
+        for (name, q) in questions(train) {
             let answers = |m: &dyn Model| bits(&m.retrieve(&q, 30, &Allowed::everything()));
             assert_eq!(answers(&*model), answers(&*again), "{kind}, {name}");
             let scores = |m: &dyn Model| all_scores(m, &q).iter().map(|s| s.to_bits()).collect::<Vec<_>>();
@@ -259,9 +284,8 @@ fn a_stored_model_answers_the_same_bits() {
 
 #[test]
 fn damaged_weights_are_refused_not_believed() {
-    let train = checkerboard();
-    every_kind(|kind| {
-        let whole = fit(kind, &train).weights();
+    every_kind(|kind, train| {
+        let whole = fit(kind, train).weights();
         assert!(small(kind).load(&Weights::default()).is_err(), "{kind}: nothing stored");
         for name in whole.0.keys() {
             let mut part = whole.clone();
@@ -273,13 +297,12 @@ fn damaged_weights_are_refused_not_believed() {
 
 #[test]
 fn repeats_under_a_seed() {
-    let train = checkerboard();
-    every_kind(|kind| {
+    every_kind(|kind, train| {
         for threads in [1, 2, 3] {
             let run = || {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut ctx = FitContext { threads, ..FitContext::quiet(11) };
-                pool.install(|| small(kind).fit(&train, &mut ctx)).unwrap().weights()
+                pool.install(|| small(kind).fit(train, &mut ctx)).unwrap().weights()
             };
             assert!(run() == run(), "{kind}, {threads} threads");
         }
@@ -288,10 +311,9 @@ fn repeats_under_a_seed() {
 
 #[test]
 fn explanations_sum_to_the_score() {
-    let train = checkerboard();
-    every_kind(|kind| {
-        let model = fit(kind, &train);
-        for (name, q) in questions(&train) {
+    every_kind(|kind, train| {
+        let model = fit(kind, train);
+        for (name, q) in questions(train) {
             let scores = all_scores(&*model, &q);
             // Rounding of a vector that was added up from large weights.
             let asked_weight: f32 = q.history.iter().map(|s| s.weight.abs()).sum();
@@ -323,24 +345,22 @@ fn explanations_sum_to_the_score() {
 
 #[test]
 fn a_cancelled_fit_stops() {
-    let train = checkerboard();
-    every_kind(|kind| {
+    every_kind(|kind, train| {
         let mut ctx = FitContext::quiet(1);
         ctx.cancel.cancel();
-        let stopped = small(kind).fit(&train, &mut ctx).err();
+        let stopped = small(kind).fit(train, &mut ctx).err();
         assert!(matches!(stopped, Some(FitError::Stopped(_))), "{kind}: {stopped:?}");
     });
 }
 
 #[test]
 fn a_budget_of_one_byte_is_refused_with_words() {
-    let train = checkerboard();
-    every_kind(|kind| {
+    every_kind(|kind, train| {
         if impersonal(kind) {
             return; // They need a number an item, or none.
         }
         let mut ctx = FitContext { memory: 1, ..FitContext::quiet(1) };
-        match small(kind).fit(&train, &mut ctx).err() {
+        match small(kind).fit(train, &mut ctx).err() {
             Some(FitError::Memory { needed, why, remedy, .. }) => {
                 assert!(needed > 0 && !why.is_empty() && !remedy.is_empty(), "{kind}: {why}; {remedy}");
             }
@@ -374,7 +394,7 @@ fn odd_data_is_learned_or_refused_with_words() {
         ("only dislikes", negative),
         ("mixed weights", mixed),
     ];
-    every_kind(|kind| {
+    every_kind(|kind, _| {
         for (name, train) in &cases {
             match small(kind).fit(train, &mut FitContext::quiet(5)) {
                 Ok(model) => check_answers(kind, name, &*model, train),
