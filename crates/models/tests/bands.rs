@@ -73,7 +73,7 @@ fn allowed(asked: &Holdout, case: usize, q: &ResolvedQuery, items: usize) -> All
 
 #[test]
 fn gowalla() {
-    check(&GOWALLA, &[("kind = 'rp3beta'", 0.182..0.195)]);
+    check(&GOWALLA, &[("kind = 'rp3beta'", 0.183..0.194)]);
 }
 
 /// Published for these candidates: UserKNN with BM25 0.8935, RP3beta 0.8941.
@@ -83,7 +83,7 @@ fn citeulike() {
         &CITEULIKE,
         &[
             ("kind = 'user_knn'\ntop_k = 690\nweighting = 'bm25'", 0.884..0.905),
-            ("kind = 'rp3beta'", 0.885..0.91),
+            ("kind = 'rp3beta'", 0.875..0.896),
         ],
     );
 }
