@@ -1,4 +1,4 @@
-//! Chores: `cargo xtask demo`, `test`, `validate`, `bench`, `reproduce`. Each does its own set-up.
+//! Chores: `cargo xtask demo`, `test`, `validate`, `fuzz`, `bench`, `reproduce`. Each does its own set-up.
 
 mod browser;
 mod tidy;
@@ -11,9 +11,10 @@ const HELP: &str = "\
 Chores for Sommelier. Each installs what it needs first.
 
   cargo xtask demo [ARGS]       build the console (if Node is there) and the program, run `sommelier demo ARGS`
-  cargo xtask test              everything: tidiness, lints, all tests, fuzz smoke, the browser test
+  cargo xtask test              everything: tidiness, lints, all tests, brief fuzzing, the browser test
   cargo xtask validate          the quick part of `test`: tidiness, formatting, lints
   cargo xtask console           build the console into console/dist
+  cargo xtask fuzz [NAME] [S]   every fuzz target, or one, for S seconds each
   cargo xtask browser           only the browser test (against a fresh demo)
   cargo xtask bench [NAME…]     the scripts in bench/: us and the peer interleaved in one run
   cargo xtask reproduce [ARGS]  `sommelier reproduce ARGS`, release build, published figures beside ours
@@ -32,6 +33,7 @@ fn main() -> Result<()> {
             console(true)?;
             browser_test()
         }
+        Some("fuzz") => fuzz(rest),
         Some("bench") => bench(rest),
         Some("reproduce") => {
             cargo(&["build", "--release", "--package", "sommelier-cli"])?;
@@ -64,7 +66,18 @@ fn test() -> Result<()> {
     validate()?;
     step("all tests");
     cargo(&["test", "--workspace"])?;
+    if version_of("c++").is_some() {
+        fuzz(&["all".into(), "3".into()])?;
+    } else {
+        eprintln!("no C++ compiler, which libFuzzer needs: only the seeded fuzzing was done, with the tests");
+    }
     browser_test()
+}
+
+/// `fuzz/run.sh`: coverage-guided fuzzing of the parsers.
+fn fuzz(args: &[String]) -> Result<()> {
+    step("fuzzing with coverage");
+    run(Command::new("bash").arg("fuzz/run.sh").args(args))
 }
 
 fn browser_test() -> Result<()> {
