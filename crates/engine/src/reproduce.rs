@@ -56,7 +56,7 @@ pub fn run(recipes: &[String], data_dir: &Path, ctx: &mut FitContext) -> Result<
         [] => Recipe::all()?,
         named => named.iter().map(|name| Recipe::load(name)).collect::<Result<_, _>>()?,
     };
-    // By data set, so that each is read once and only one is held.
+    // By data set, so that each is read once (or for each fold) and only one is held.
     let mut jobs: Vec<(&Recipe, &Claim)> =
         recipes.iter().flat_map(|r| r.claims.iter().map(move |c| (r, c))).collect();
     jobs.sort_by_key(|(recipe, claim)| (&claim.dataset, &recipe.name, protocol(claim)));
@@ -74,16 +74,15 @@ pub fn run(recipes: &[String], data_dir: &Path, ctx: &mut FitContext) -> Result<
         }
         let claims: Vec<&Claim> = group.iter().map(|&(_, claim)| claim).collect();
         let recipe = recipe.claimed(first)?;
-        let folds = if first.folds.is_empty() {
-            let snapshot = read(&mut held, data_dir, first, None, ctx)?;
-            vec![measure(&recipe, &claims, snapshot, ctx)?]
-        } else {
-            let fold = |name: &String| {
-                let snapshot = read(&mut held, data_dir, first, Some(name), ctx)?;
-                measure(&recipe, &claims, snapshot, ctx)
-            };
-            first.folds.iter().map(fold).collect::<Result<_, EngineError>>()?
+        let given: Vec<Option<&str>> = match &first.folds[..] {
+            [] => vec![None],
+            folds => folds.iter().map(|fold| Some(fold.as_str())).collect(),
         };
+        let mut folds = Vec::with_capacity(given.len());
+        for fold in given {
+            let snapshot = read(&mut held, data_dir, first, fold, ctx)?;
+            folds.push(measure(&recipe, &claims, snapshot, ctx)?);
+        }
         rows.extend(claims.iter().enumerate().map(|(c, claim)| {
             let runs: Vec<&Measurement> = folds.iter().map(|fold| &fold[c]).collect();
             row(&recipe, claim, outcome(claim, &runs))
