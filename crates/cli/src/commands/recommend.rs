@@ -30,7 +30,7 @@ pub struct RecommendArgs {
     /// Only items for which this holds
     #[arg(long, value_name = "EXPRESSION")]
     filter: Option<String>,
-    /// Print the reasons
+    /// Print why each item is there
     #[arg(long)]
     explain: bool,
 }
@@ -72,7 +72,13 @@ fn people(slate: &Slate, explain: bool) -> String {
             item.source.clone(),
         ]);
         if explain {
-            let why: Vec<&str> = item.reasons.iter().map(|r| r.text.as_str()).collect();
+            // The first of a kind speaks for the next of it too; `explain` lists them all.
+            let mut why: Vec<&str> = Vec::new();
+            for (at, reason) in item.reasons.iter().enumerate() {
+                if item.reasons[..at].iter().all(|before| before.kind != reason.kind) {
+                    why.push(&reason.text);
+                }
+            }
             table.add_row([String::new(), String::new(), why.join("; "), String::new(), String::new()]);
         }
     }
