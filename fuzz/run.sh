@@ -10,9 +10,9 @@ flags="$flags -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-
 host=$(rustc -vV | sed -n 's/^host: //p')
 wanted=${1:-all}
 # The engine's targets need most of the program: they are built only when asked for.
-features=()
-case $wanted in filter | recipe) features=(--features engine) ;; esac
-RUSTFLAGS="$flags" cargo build --locked --release --target "$host" --target-dir target "${features[@]}"
+features=
+case $wanted in filter | recipe) features=engine ;; esac
+RUSTFLAGS="$flags" cargo build --locked --release --target "$host" --target-dir target --features "$features"
 run() {
     mkdir -p "corpus/$1"
     if [ -f "${2:-}" ]; then

@@ -451,7 +451,8 @@ fn findings(d: &Diagnosis, snapshot: &Snapshot) -> Vec<Finding> {
             add(
                 Level::Note,
                 text,
-                "If low values mean dislike, say which count: --positive 'rating>=4'. To predict values with rating_knn: by_value = true.",
+                "If low values mean dislike, say which count: --positive 'rating>=4'. To predict values with \
+                 rating_knn: by_value = true.",
             );
         }
     }

@@ -233,18 +233,16 @@ struct Job<'a> {
     per_user: Vec<Column>,
     overall: Vec<Column>,
     needs_auc: bool,
-    /// Whether any metric looks at lists.
-    needs_lists: bool,
     /// Lowest and highest training weight, where errors of ratings are measured.
     scale: Option<(f32, f32)>,
 }
 
 /// What of a case is not in its list.
-#[derive(Default)]
 struct Aside {
     auc: Option<f64>,
-    /// Sums over the targets of the errors, and of their squares.
-    errors: (f64, f64),
+    /// Means over the targets of the errors of ratings, and of their squares; 0 where nobody asked.
+    error: f64,
+    squared_error: f64,
 }
 
 /// One case answered: its list, and how it was judged.
@@ -273,7 +271,6 @@ impl<'a> Job<'a> {
             .iter()
             .any(|c| matches!(c.metric, Metric::Novelty | Metric::Diversity | Metric::Popularity));
         let needs_auc = config.metrics.contains(&Metric::Auc) && config.profile != Profile::Implicit;
-        let needs_lists = config.metrics.iter().any(|m| !m.is_of_ratings());
         let scale = config.metrics.iter().any(|m| m.is_of_ratings()).then(|| {
             let weights = split.train.events.weight.iter().filter(|w| **w > 0.0);
             weights.fold((f32::MAX, f32::MIN), |(low, high), &w| (low.min(w), high.max(w)))
@@ -290,7 +287,6 @@ impl<'a> Job<'a> {
             per_user,
             overall,
             needs_auc,
-            needs_lists,
             scale,
         }
     }
@@ -325,10 +321,10 @@ impl<'a> Job<'a> {
             .par_iter()
             .map(|&case| Allowed::everything().without(self.removed(case).into_iter().map(ItemIx)))
             .collect();
-        let lists = if self.needs_lists {
-            model.retrieve_batch(&queries, self.longest, &allowed)
-        } else {
+        let lists = if self.config.metrics.iter().all(|m| m.is_of_ratings()) {
             vec![Vec::new(); cases.len()]
+        } else {
+            model.retrieve_batch(&queries, self.longest, &allowed)
         };
         if lists.len() != cases.len() {
             let user = self.user(cases[0]);
@@ -341,7 +337,7 @@ impl<'a> Job<'a> {
             |((&case, list), (query, allowed)): ((&usize, &Vec<Candidate>), (&ResolvedQuery, &Allowed))| {
                 self.check_list(case, list, allowed)?;
                 let auc = if self.needs_auc { Some(self.full_auc(model, case, query)?) } else { None };
-                let aside = Aside { auc, errors: self.rating_errors(model, case, query)? };
+                let aside = self.aside(model, case, query, auc)?;
                 Ok(self.judge(case, list.iter().map(|c| c.item.0).collect(), self.items, &aside))
             };
         cases.par_iter().zip(&lists).zip(queries.par_iter().zip(&allowed)).map(judge).collect()
@@ -381,19 +377,17 @@ impl<'a> Job<'a> {
             }
             let top = &list[..list.len().min(column.k)];
             let facts = self.facts.as_ref();
-            if column.metric.is_of_ratings() {
-                let (sum, squares) = aside.errors;
-                let part = if column.metric == Metric::Rmse { squares } else { sum };
-                return Share { part, of: targets.len() as f64 };
-            }
             let value = match column.metric {
                 Metric::Novelty => facts.map_or(0.0, |f| f.novelty(top)),
                 Metric::Diversity => facts.map_or(0.0, |f| f.diversity(top)),
                 Metric::Popularity => facts.map_or(0.0, |f| f.mean_popularity(top)),
+                Metric::Rmse => aside.squared_error,
+                Metric::Mae => aside.error,
                 _ => aside.auc.unwrap_or(0.5),
             };
-            // RecBole's AUC weighs users by their positives.
-            let weighted = column.metric == Metric::Auc && self.config.profile == Profile::Recbole;
+            // Errors are means over all ratings, and RecBole's AUC weighs users by their positives.
+            let weighted = column.metric.is_of_ratings()
+                || (column.metric == Metric::Auc && self.config.profile == Profile::Recbole);
             let of = if weighted { targets.len() as f64 } else { 1.0 };
             Share { part: value * of, of }
         };
@@ -427,24 +421,28 @@ impl<'a> Job<'a> {
         // Candidates are ascending and the sort is stable: equal scores keep the lower index first.
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         let list = order.iter().take(self.longest).map(|&i| items[i].0).collect();
-        let aside = Aside { auc, errors: self.rating_errors(model, case, q)? };
+        let aside = self.aside(model, case, q, auc)?;
         Ok(self.judge(case, list, items.len(), &aside))
     }
 
-    fn rating_errors<M: Score + ?Sized>(
+    /// Adds the errors of ratings to the AUC.
+    fn aside<M: Score + ?Sized>(
         &self,
         model: &M,
         case: usize,
         q: &ResolvedQuery,
-    ) -> Result<(f64, f64), EvalError> {
-        let Some((lowest, highest)) = self.scale else { return Ok((0.0, 0.0)) };
+        auc: Option<f64>,
+    ) -> Result<Aside, EvalError> {
+        let mut aside = Aside { auc, error: 0.0, squared_error: 0.0 };
+        let Some((lowest, highest)) = self.scale else { return Ok(aside) };
         let targets: Vec<ItemIx> = self.holdout.targets_of(case).iter().map(|&i| ItemIx(i)).collect();
         let scores = self.scores(model, case, q, &targets)?;
-        let errors = scores
-            .iter()
-            .zip(self.holdout.worth_of(case))
-            .map(|(score, worth)| f64::from(score.max(lowest).min(highest) - worth));
-        Ok(errors.fold((0.0, 0.0), |(sum, squares), e| (sum + e.abs(), squares + e * e)))
+        for (score, worth) in scores.iter().zip(self.holdout.worth_of(case)) {
+            let e = f64::from(score.max(lowest).min(highest) - worth);
+            aside.error += e.abs() / targets.len() as f64;
+            aside.squared_error += e * e / targets.len() as f64;
+        }
+        Ok(aside)
     }
 
     /// The targets and `n` others that the user does not have; all of them where there are not that many.

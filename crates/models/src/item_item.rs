@@ -1,5 +1,6 @@
 //! A sparse item–item matrix as a model: a score is what the items of the profile add to each other item.
 
+use crate::rows::{put_csr, take_csr};
 use crate::{LoadError, Weights};
 use rayon::prelude::*;
 use sommelier_core::{Allowed, Candidate, Csr, ItemIx, ResolvedQuery};
@@ -92,30 +93,11 @@ impl ItemItem {
     }
 
     pub fn put(&self, weights: &mut Weights) {
-        let w = &self.weights;
-        weights.set_u64("ptr", &[w.ptr.len()], w.ptr.iter().map(|&p| p as u64).collect());
-        weights.set_u32("index", &[w.nnz()], w.index.clone());
-        weights.set_f32("value", &[w.nnz()], w.value.clone());
+        put_csr(weights, &self.weights);
     }
 
     pub fn take(weights: &Weights, weighted: bool) -> Result<ItemItem, LoadError> {
-        let (_, ptr) = weights.u64("ptr")?;
-        let (_, index) = weights.u32("index")?;
-        let (_, value) = weights.f32("value")?;
-        let items = ptr.len().saturating_sub(1);
-        let rises = ptr.windows(2).all(|w| w[0] <= w[1]);
-        if ptr.first() != Some(&0) || ptr.last() != Some(&(index.len() as u64)) || !rises {
-            return Err(LoadError::Other(
-                "ptr does not fit index; the artefact is damaged, train it again".into(),
-            ));
-        }
-        if value.len() != index.len() || index.iter().any(|&j| j as usize >= items) {
-            return Err(LoadError::Other(
-                "index does not fit value; the artefact is damaged, train it again".into(),
-            ));
-        }
-        let ptr = ptr.iter().map(|&p| p as usize).collect();
-        Ok(ItemItem::new(Csr { cols: items, ptr, index: index.to_vec(), value: value.to_vec() }, weighted))
+        Ok(ItemItem::new(take_csr(weights, None)?, weighted))
     }
 }
 

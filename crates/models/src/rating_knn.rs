@@ -21,7 +21,7 @@
 
 use crate::item_item::largest;
 use crate::model::{plan, require};
-use crate::rows::{put_csr, take_csr};
+use crate::rows::{put_histories, take_histories};
 use crate::{FitError, LoadError, Model, Weights};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,7 @@ impl RatingKnnConfig {
     }
 
     pub fn load(&self, weights: &Weights) -> Result<RatingKnn, LoadError> {
-        let given = take_csr(weights)?;
+        let given = take_histories(weights)?;
         let (_, mean) = weights.f32("mean")?;
         let (_, item_bias) = weights.f32("item_bias")?;
         match mean {
@@ -191,6 +191,14 @@ struct Asker {
     likeness: Vec<f32>,
 }
 
+/// Somebody who rated the item asked about.
+struct Neighbour {
+    user: u32,
+    likeness: f32,
+    /// What their rating says beyond what they give anyway.
+    beyond: f32,
+}
+
 impl RatingKnn {
     /// μ + b_u, u's mean, or 0, of somebody who gave these ratings.
     fn level_of(&self, items: &[u32], ratings: &[f32]) -> f32 {
@@ -243,29 +251,27 @@ impl RatingKnn {
             .collect()
     }
 
-    /// The nearest people who rated the item: likeness and user, nearest first.
-    fn near(&self, asker: &Asker, item: usize) -> Vec<(f32, u32)> {
+    /// The nearest people who rated the item.
+    fn near(&self, asker: &Asker, item: usize) -> Vec<Neighbour> {
         if self.config.top_k == 0 {
             return Vec::new();
         }
-        let users = self.received.row(item).0.iter();
-        let mut near: Vec<(f32, u32)> =
-            users.map(|&v| (asker.likeness[v as usize], v)).filter(|n| n.0 > 0.0).collect();
-        let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        let (users, ratings) = self.received.row(item);
+        let neighbour = |(&user, &rating): (&u32, &f32)| Neighbour {
+            user,
+            likeness: asker.likeness[user as usize],
+            beyond: rating - self.level[user as usize] - self.item_bias[item],
+        };
+        let mut near: Vec<Neighbour> =
+            users.iter().zip(ratings).map(neighbour).filter(|n| n.likeness > 0.0).collect();
+        let order =
+            |a: &Neighbour, b: &Neighbour| b.likeness.total_cmp(&a.likeness).then(a.user.cmp(&b.user));
         if near.len() > self.config.top_k {
             near.select_nth_unstable_by(self.config.top_k - 1, order);
             near.truncate(self.config.top_k);
         }
         near.sort_unstable_by(order);
         near
-    }
-
-    /// What user v's rating of the item says beyond what v gives anyway.
-    fn beyond(&self, v: u32, item: usize) -> f32 {
-        let (items, ratings) = self.given.row(v as usize);
-        items
-            .binary_search(&(item as u32))
-            .map_or(0.0, |at| ratings[at] - self.level[v as usize] - self.item_bias[item])
     }
 
     fn predict(&self, asker: &Asker, item: usize) -> f32 {
@@ -278,9 +284,8 @@ impl RatingKnn {
             let level = if self.config.centre == Centre::None { self.mean } else { asker.level };
             return level + self.item_bias[item];
         }
-        let (said, heard) = near
-            .iter()
-            .fold((0f32, 0f32), |(said, heard), &(s, v)| (said + s * self.beyond(v, item), heard + s));
+        let said: f32 = near.iter().map(|n| n.likeness * n.beyond).sum();
+        let heard: f32 = near.iter().map(|n| n.likeness).sum();
         asker.level + self.item_bias[item] + said / heard
     }
 }
@@ -331,14 +336,14 @@ impl Explain for RatingKnn {
         }
         let asker = self.asker(q);
         let near = self.near(&asker, item.ix());
-        let heard: f32 = near.iter().map(|n| n.0).sum();
+        let heard: f32 = near.iter().map(|n| n.likeness).sum();
         let mut parts = vec![0f32; asker.items.len()];
-        for (likeness, v) in near {
-            let theirs = self.given.row(v as usize).0;
+        for Neighbour { user, likeness, beyond } in near {
+            let theirs = self.given.row(user as usize).0;
             let shared: Vec<usize> =
                 (0..asker.items.len()).filter(|&at| theirs.binary_search(&asker.items[at]).is_ok()).collect();
             for &at in &shared {
-                parts[at] += likeness * self.beyond(v, item.ix()) / heard / shared.len() as f32;
+                parts[at] += likeness * beyond / heard / shared.len() as f32;
             }
         }
         let own = |item: &ItemIx| q.like.contains(item) || q.history.iter().any(|s| s.item == *item);
@@ -354,7 +359,7 @@ impl Model for RatingKnn {
     /// The ratings and the items' biases; everything else follows from them.
     fn weights(&self) -> Weights {
         let mut weights = Weights::default();
-        put_csr(&mut weights, &self.given);
+        put_histories(&mut weights, &self.given);
         weights.set_f32("mean", &[1], vec![self.mean]);
         weights.set_f32("item_bias", &[self.item_bias.len()], self.item_bias.clone());
         weights

@@ -88,38 +88,52 @@ pub(crate) fn rows_bytes(rows: usize, per_row: usize, cols: usize, ctx: &FitCont
     2 * 8 * entries + 16 * rows as u64 + 9 * (cols * ctx.threads.max(1)) as u64
 }
 
-/// Stores a matrix of histories (users × items) under `items`, `ptr`, `index` and `value`.
+/// Stores a matrix under `ptr`, `index` and `value`.
 pub(crate) fn put_csr(weights: &mut Weights, csr: &Csr) {
-    weights.set_u64("items", &[1], vec![csr.cols as u64]);
     weights.set_u64("ptr", &[csr.ptr.len()], csr.ptr.iter().map(|&p| p as u64).collect());
     weights.set_u32("index", &[csr.nnz()], csr.index.clone());
     weights.set_f32("value", &[csr.nnz()], csr.value.clone());
 }
 
-/// The matrix that [`put_csr`] stored, checked: a damaged one is refused.
-pub(crate) fn take_csr(weights: &Weights) -> Result<Csr, LoadError> {
-    let damaged = |words: &str| LoadError::Other(format!("{words}; the artefact is damaged, train it again"));
-    let (_, cols) = weights.u64("items")?;
+/// The matrix that [`put_csr`] stored, checked: a damaged one is refused. Square where `cols` is not given.
+pub(crate) fn take_csr(weights: &Weights, cols: Option<usize>) -> Result<Csr, LoadError> {
     let (_, ptr) = weights.u64("ptr")?;
     let (_, index) = weights.u32("index")?;
     let (_, value) = weights.f32("value")?;
-    let &[cols] = cols else { return Err(damaged("items must be one number")) };
+    let cols = cols.unwrap_or_else(|| ptr.len().saturating_sub(1));
     let rises = ptr.windows(2).all(|w| w[0] <= w[1]);
     if ptr.first() != Some(&0) || ptr.last() != Some(&(index.len() as u64)) || !rises {
         return Err(damaged("ptr does not fit index"));
     }
     if value.len() != index.len()
         || value.iter().any(|v| !v.is_finite())
-        || index.iter().any(|&i| u64::from(i) >= cols)
+        || index.iter().any(|&i| i as usize >= cols)
     {
         return Err(damaged("index does not fit value"));
     }
     let ptr = ptr.iter().map(|&p| p as usize).collect();
-    let csr = Csr { cols: cols as usize, ptr, index: index.to_vec(), value: value.to_vec() };
+    let csr = Csr { cols, ptr, index: index.to_vec(), value: value.to_vec() };
     if (0..csr.rows()).any(|r| csr.row(r).0.windows(2).any(|w| w[0] >= w[1])) {
         return Err(damaged("index does not rise within a row"));
     }
     Ok(csr)
+}
+
+/// Stores histories (users × items): a matrix, and its width under `items`.
+pub(crate) fn put_histories(weights: &mut Weights, csr: &Csr) {
+    weights.set_u64("items", &[1], vec![csr.cols as u64]);
+    put_csr(weights, csr);
+}
+
+/// What [`put_histories`] stored.
+pub(crate) fn take_histories(weights: &Weights) -> Result<Csr, LoadError> {
+    let (_, items) = weights.u64("items")?;
+    let &[items] = items else { return Err(damaged("items must be one number")) };
+    take_csr(weights, Some(items as usize))
+}
+
+fn damaged(words: &str) -> LoadError {
+    LoadError::Other(format!("{words}; the artefact is damaged, train it again"))
 }
 
 /// Implements the model traits for a model whose field `0` does the work under methods of the same names.

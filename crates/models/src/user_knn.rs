@@ -11,7 +11,7 @@
 
 use crate::item_item::{Scratch, known_profile, largest};
 use crate::model::plan;
-use crate::rows::{put_csr, take_csr};
+use crate::rows::{put_histories, take_histories};
 use crate::similarity::{Columns, Measure, Similarity, Weighting};
 use crate::{FitError, LoadError, Model, Weights};
 use rayon::prelude::*;
@@ -90,7 +90,7 @@ impl UserKnnConfig {
     }
 
     pub fn load(&self, weights: &Weights) -> Result<UserKnn, LoadError> {
-        let chosen = take_csr(weights)?;
+        let chosen = take_histories(weights)?;
         self.with(chosen).map_err(|e| LoadError::Other(e.to_string()))
     }
 
@@ -261,7 +261,7 @@ impl Model for UserKnn {
     /// The histories; everything else follows from them.
     fn weights(&self) -> Weights {
         let mut weights = Weights::default();
-        put_csr(&mut weights, &self.chosen);
+        put_histories(&mut weights, &self.chosen);
         weights
     }
 }

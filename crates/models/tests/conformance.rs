@@ -32,8 +32,8 @@ fn impersonal(kind: &str) -> bool {
     matches!(kind, "popularity" | "random")
 }
 
-/// Whether the parts are said to sum to the score. BPR's leave out the item's bias, ratings their baseline, and iALS does not take likeness
-/// of items apart.
+/// Whether the parts are said to sum to the score. BPR's leave out the item's bias, ratings their baseline, and iALS
+/// does not take likeness of items apart.
 fn exact(kind: &str, q: &ResolvedQuery) -> bool {
     let known =
         !impersonal(kind) && kind != "bpr" && !rates(kind) && (kind != "ials" || !q.history.is_empty());

@@ -30,7 +30,7 @@ pub struct RecommendArgs {
     /// Only items for which this holds
     #[arg(long, value_name = "EXPRESSION")]
     filter: Option<String>,
-    /// Print why each item is there
+    /// Print the reasons
     #[arg(long)]
     explain: bool,
 }
@@ -72,13 +72,7 @@ fn people(slate: &Slate, explain: bool) -> String {
             item.source.clone(),
         ]);
         if explain {
-            // The first of a kind speaks for the next of it too; `explain` lists them all.
-            let mut why: Vec<&str> = Vec::new();
-            for (at, reason) in item.reasons.iter().enumerate() {
-                if item.reasons[..at].iter().all(|before| before.kind != reason.kind) {
-                    why.push(&reason.text);
-                }
-            }
+            let why: Vec<&str> = item.reasons.iter().map(|r| r.text.as_str()).collect();
             table.add_row([String::new(), String::new(), why.join("; "), String::new(), String::new()]);
         }
     }
