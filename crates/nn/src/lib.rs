@@ -1,7 +1,9 @@
-//! The numeric kernels of the house, each in one place: plain functions over `f32` slices.
+//! A training library made for recommenders: ragged sequences, tables of embeddings, very large softmaxes.
 //!
-//! A kernel is written once as safe Rust over fixed-width lanes and compiled for every instruction set that pays
-//! (AVX2 with FMA, AVX-512, NEON, plain); the best one is chosen at run time, so one binary serves every machine.
+//! - [`kernel`]: numeric loops with run-time dispatch, over `f32` slices.
+//! - [`Tape`]: coarse operations (`op/`) and losses (`loss/`), each with its own way back.
+//! - [`Params`]: what is learned, dense matrices and [`Table`]s of rows.
+//! - [`optim`]: rules, schedules.
 //!
 //! ```
 //! use sommelier_nn::kernel;
@@ -9,3 +11,18 @@
 //! ```
 
 pub mod kernel;
+pub mod op;
+pub mod optim;
+
+mod params;
+mod ragged;
+mod table;
+mod tape;
+#[cfg(test)]
+mod testing;
+
+pub use kernel::Activation;
+pub use params::{Init, Param, ParamId, Params, TableId};
+pub use ragged::Ragged;
+pub use table::{RowGrads, Table};
+pub use tape::{Backward, Grads, ParamGrads, Tape, Tensor, Values, Var, Workspace};

@@ -4,13 +4,20 @@
 
 mod blas;
 mod cg;
+mod math;
 mod spd;
+mod update;
 mod vector;
 
 pub use blas::{Layout, gemm};
 pub use cg::conjugate_gradients;
+pub use math::{
+    Activation, Dropout, activate, deactivate, drop_out, exp, max, multiply, multiply_add, scale, softmax,
+    softmax_again, sum,
+};
 pub use spd::{NotPositive, cholesky, cholesky_solve, mirror_scaled, spd_inverse_in_place};
-pub use vector::{axpy, bpr_steps, dot, dot_rows, gram_apply, select_above, syrk_lower};
+pub use update::{AdamStep, adagrad, adam};
+pub use vector::{axpy, bpr_steps, dot, dot_rows, gram_apply, prefetch, select_above, syrk_lower};
 
 /// Instruction sets a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

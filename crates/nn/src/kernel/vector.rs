@@ -208,8 +208,8 @@ fn bpr_steps_body<const FMA: bool>(
     let mut ordered = 0;
     for (at, &(i, j)) in pairs.iter().enumerate() {
         if let Some(&(i, j)) = pairs.get(at + AHEAD) {
-            prefetch_row(items, i as usize * dim, dim);
-            prefetch_row(items, j as usize * dim, dim);
+            prefetch(items, i as usize * dim, dim);
+            prefetch(items, j as usize * dim, dim);
         }
         let (i, j) = (i as usize, j as usize);
         let Some((a, b)) = two_rows(items, dim, i, j) else { continue };
@@ -264,7 +264,7 @@ fn dot_difference<const FMA: bool>(x: &[f32], a: &[f32], b: &[f32]) -> f32 {
 
 /// Asks for the cache lines of `rows[at..at + dim]`: the rows of a step lie anywhere in a matrix larger than the cache.
 #[inline(always)]
-fn prefetch_row(rows: &[f32], at: usize, dim: usize) {
+pub fn prefetch(rows: &[f32], at: usize, dim: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in rows.get(at..at + dim).unwrap_or_default().chunks(16) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
