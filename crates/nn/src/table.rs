@@ -138,6 +138,13 @@ impl Table {
         &self.rows[slot as usize * self.dim..][..self.dim]
     }
 
+    /// Slots without a key, ascending.
+    pub fn free_slots(&self) -> Vec<u32> {
+        let mut free = self.free.clone();
+        free.sort_unstable();
+        free
+    }
+
     /// The slot of a key that has one.
     pub fn slot(&self, key: u64) -> Option<u32> {
         self.slots.get(&key).copied()

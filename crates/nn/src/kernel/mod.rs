@@ -5,6 +5,7 @@
 mod blas;
 mod cg;
 mod math;
+mod norm;
 mod spd;
 mod update;
 mod vector;
@@ -15,6 +16,7 @@ pub use math::{
     Activation, Dropout, activate, deactivate, drop_out, exp, max, multiply, multiply_add, scale, softmax,
     softmax_again, sum,
 };
+pub use norm::{layer_norm, layer_norm_back, rms_norm, rms_norm_back};
 pub use spd::{NotPositive, cholesky, cholesky_solve, mirror_scaled, spd_inverse_in_place};
 pub use update::{AdamStep, adagrad, adam};
 pub use vector::{axpy, bpr_steps, dot, dot_rows, gram_apply, prefetch, select_above, syrk_lower};
