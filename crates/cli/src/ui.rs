@@ -88,6 +88,8 @@ pub fn context(global: &Global, seed: u64) -> FitContext {
         progress: progress(global),
         cancel: stop().cancel.clone(),
         checkpoints: None,
+        resume: false,
+        validate: None,
     }
 }
 
@@ -131,6 +133,12 @@ impl Progress for Bars {
     fn at(&self, done: u64) {
         if let Some(bar) = &*self.current.lock() {
             bar.set_position(done);
+        }
+    }
+
+    fn say(&self, words: &str) {
+        if let Some(bar) = &*self.current.lock() {
+            bar.println(words);
         }
     }
 

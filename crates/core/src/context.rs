@@ -1,5 +1,6 @@
 //! What a long job is handed: seed, threads, memory budget, progress, cancellation. No job takes these from the air.
 
+use crate::Ranker;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,8 @@ pub trait Progress: Send + Sync {
     /// Done so far, absolute.
     fn at(&self, done: u64);
     fn finish(&self);
+    /// A few words on how it goes, beside the bar.
+    fn say(&self, _: &str) {}
 }
 
 pub struct NoProgress;
@@ -42,6 +45,14 @@ impl Cancel {
     }
 }
 
+/// Judges a model that is still learning, on events it does not learn from.
+pub trait Validate: Send + Sync {
+    /// What is measured, such as `ndcg@10`; higher is better.
+    fn metric(&self) -> &str;
+
+    fn judge(&self, model: &dyn Ranker) -> Result<f64, Stopped>;
+}
+
 /// Everything a fit may depend on besides its snapshot and its config.
 #[derive(Clone)]
 pub struct FitContext {
@@ -54,6 +65,10 @@ pub struct FitContext {
     pub cancel: Cancel,
     /// Where a long fit keeps checkpoints; `None` keeps none.
     pub checkpoints: Option<PathBuf>,
+    /// Whether to go on from a checkpoint found there; else it is written over.
+    pub resume: bool,
+    /// Decides when a model that learns in rounds has learned enough; without it, it learns all its rounds.
+    pub validate: Option<Arc<dyn Validate>>,
 }
 
 impl FitContext {
@@ -66,6 +81,8 @@ impl FitContext {
             progress: Arc::new(NoProgress),
             cancel: Cancel::default(),
             checkpoints: None,
+            resume: false,
+            validate: None,
         }
     }
 }

@@ -22,7 +22,7 @@ mod traits;
 mod vocab;
 
 pub use allowed::{Allowed, BitSet};
-pub use context::{Cancel, FitContext, NoProgress, Progress, Stopped};
+pub use context::{Cancel, FitContext, NoProgress, Progress, Stopped, Validate};
 pub use csr::Csr;
 pub use event::{Event, EventError, IdError, MAX_ID_BYTES, check_id};
 pub use item::{Item, User};
@@ -30,5 +30,5 @@ pub use query::{HistoryEntry, HistoryEvent, Query, ResolvedQuery, Seen};
 pub use random::Rng;
 pub use slate::{Reason, Slate, SlateItem};
 pub use time::{Clock, ManualClock, SystemClock, Time, TimeError};
-pub use traits::{Candidate, Explain, Rerank, Retrieve, Score, Update};
+pub use traits::{Candidate, Explain, Ranker, Rerank, Retrieve, Score, Update};
 pub use vocab::{ItemIx, UserIx, Vocab};

@@ -40,6 +40,11 @@ pub trait Retrieve: Send + Sync {
     }
 }
 
+/// What can be measured: it scores and it retrieves.
+pub trait Ranker: Score + Retrieve {}
+
+impl<T: Score + Retrieve> Ranker for T {}
+
 pub trait Rerank: Send + Sync {
     fn rerank(&self, q: &ResolvedQuery, slate: &mut Vec<Candidate>);
 }

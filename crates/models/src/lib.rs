@@ -20,7 +20,6 @@ mod model;
 mod rows;
 mod sgns;
 mod similarity;
-mod weights;
 
 mod bpr;
 mod ease;
@@ -38,9 +37,9 @@ mod sparse_ease;
 mod user_knn;
 
 pub use config::ModelConfig;
-pub use model::{FitError, LoadError, Model};
+pub use model::{FitError, Model};
 pub use similarity::{Measure, Weighting};
-pub use weights::{Array, Weights};
+pub use sommelier_nn::{Array, LoadError, Weights};
 
 pub use bpr::{Bpr, BprConfig, Negatives};
 pub use ease::{Ease, EaseConfig};

@@ -26,16 +26,6 @@ pub enum FitError {
     Stopped(#[from] Stopped),
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("weights lack {name}; the artefact is damaged or was made by another version, train it again")]
-    Missing { name: String },
-    #[error("{name} has shape {received:?}, expected {expected:?}; the artefact is damaged, train it again")]
-    Shape { name: String, expected: Vec<usize>, received: Vec<usize> },
-    #[error("{0}")]
-    Other(String),
-}
-
 /// Checks a fit's plan against the budget before anything is allocated. `needed` is in bytes, at the peak.
 pub(crate) fn plan(ctx: &FitContext, needed: u64, why: &str, remedy: &str) -> Result<(), FitError> {
     const MIB: u64 = 1 << 20;

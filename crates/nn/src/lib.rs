@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod loss;
 pub mod op;
 pub mod optim;
+pub mod train;
 
 mod params;
 mod ragged;
@@ -21,9 +22,11 @@ mod table;
 mod tape;
 #[cfg(test)]
 mod testing;
+mod weights;
 
 pub use kernel::Activation;
 pub use params::{Init, Param, ParamId, Params, TableId};
 pub use ragged::Ragged;
 pub use table::{RowGrads, Table};
 pub use tape::{Backward, Grads, ParamGrads, Tape, Tensor, Values, Var, Workspace};
+pub use weights::{Array, LoadError, Weights};

@@ -13,6 +13,7 @@
 use crate::kernel;
 use crate::optim::RowStep;
 use crate::params::name_hash;
+use crate::{LoadError, Weights};
 use rayon::prelude::*;
 use sommelier_core::Rng;
 use std::collections::HashMap;
@@ -239,6 +240,56 @@ impl Table {
             order.par_sort_unstable();
             all.learn_some(widths, &order, &grads.rows, step, now);
         }
+    }
+}
+
+impl Table {
+    /// Everything, for a checkpoint, under names that begin with the table's.
+    pub(crate) fn put_all(&self, to: &mut Weights) {
+        let name = |part: &str| format!("table/{}/{part}", self.name);
+        let slots = self.keys.len();
+        to.set_f32(&name("rows"), &[slots, self.dim], self.rows.clone());
+        for (part, state) in [("first", &self.first), ("second", &self.second)] {
+            to.set_f32(
+                &name(part),
+                &[state.data.len() / state.width.max(1), state.width],
+                state.data.clone(),
+            );
+        }
+        to.set_u64(&name("touched"), &[slots], self.touched.clone());
+        to.set_u64(&name("keys"), &[slots], self.keys.iter().map(|k| k.unwrap_or(0)).collect());
+        to.set_u32(&name("free"), &[self.free.len()], self.free.clone());
+        let mut waiting: Vec<(u64, u32)> = self.waiting.iter().map(|(&k, &n)| (k, n)).collect();
+        waiting.sort_unstable();
+        let pairs = waiting.iter().flat_map(|&(key, count)| [key, u64::from(count)]).collect();
+        to.set_u64(&name("waiting"), &[waiting.len(), 2], pairs);
+    }
+
+    /// What [`Self::put_all`] put.
+    pub(crate) fn take_all(&mut self, from: &Weights) -> Result<(), LoadError> {
+        let name = |part: &str| format!("table/{}/{part}", self.name);
+        let (slots, _, rows) = from.matrix(&name("rows"), Some(self.dim))?;
+        let state = |part: &str| -> Result<State, LoadError> {
+            let (_, width, data) = from.matrix(&name(part), None)?;
+            Ok(State { width, data: data.to_vec() })
+        };
+        let (first, second) = (state("first")?, state("second")?);
+        let column = |part: &str| from.u64(&name(part)).map(|(_, data)| data);
+        let (touched, keys) = (column("touched")?, column("keys")?);
+        let (_, free) = from.u32(&name("free"))?;
+        let fits = |s: &State| s.data.len() == slots * s.width || s.data.is_empty();
+        let sound = touched.len() == slots && keys.len() == slots && fits(&first) && fits(&second);
+        if !sound || free.iter().any(|&f| f as usize >= slots) {
+            return Err(LoadError::Other(format!("table {} does not fit together", self.name)));
+        }
+        let mut of_slots: Vec<Option<u64>> = keys.iter().copied().map(Some).collect();
+        free.iter().for_each(|&f| of_slots[f as usize] = None);
+        self.slots = of_slots.iter().zip(0..).filter_map(|(&key, slot)| key.map(|key| (key, slot))).collect();
+        self.waiting = column("waiting")?.chunks_exact(2).map(|pair| (pair[0], pair[1] as u32)).collect();
+        (self.keys, self.free) = (of_slots, free.to_vec());
+        (self.rows, self.touched) = (rows.to_vec(), touched.to_vec());
+        (self.first, self.second) = (first, second);
+        Ok(())
     }
 }
 

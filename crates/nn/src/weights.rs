@@ -1,12 +1,22 @@
 //! A model's numbers under names, and their safetensors form.
 
-use crate::LoadError;
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
+
+/// Why stored numbers are not what they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("weights lack {name}; the artefact is damaged or was made by another version, train it again")]
+    Missing { name: String },
+    #[error("{name} has shape {received:?}, expected {expected:?}; the artefact is damaged, train it again")]
+    Shape { name: String, expected: Vec<usize>, received: Vec<usize> },
+    #[error("{0}")]
+    Other(String),
+}
 
 /// One named array, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +73,13 @@ impl Weights {
 
     /// Writes a safetensors file. Not atomic: write beside the place it is meant for, then rename.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        safetensors::serialize_to_file(self.0.iter(), None, path).map_err(|error| match error {
+        self.write_with(path, None)
+    }
+
+    /// As [`Self::write`], with a text beside the arrays.
+    pub fn write_with(&self, path: &Path, note: Option<&str>) -> io::Result<()> {
+        let note = note.map(|text| HashMap::from([(NOTE.to_owned(), text.to_owned())]));
+        safetensors::serialize_to_file(self.0.iter(), note, path).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(error) => error,
             other => io::Error::other(other),
         })
@@ -71,6 +87,11 @@ impl Weights {
 
     /// Reads what [`Self::write`] wrote. Each array is read straight into its place.
     pub fn read(path: &Path) -> Result<Weights, LoadError> {
+        Weights::read_with(path).map(|(weights, _)| weights)
+    }
+
+    /// As [`Self::read`], with the text that was written beside the arrays.
+    pub fn read_with(path: &Path) -> Result<(Weights, Option<String>), LoadError> {
         let broken = |what: String| LoadError::Other(format!("{}: {what}; train it again", path.display()));
         let io = |error: io::Error| broken(format!("cannot be read ({error})"));
         let mut file = File::open(path).map_err(io)?;
@@ -86,6 +107,8 @@ impl Weights {
         let header: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(&header).map_err(|e| broken(format!("has a damaged header ({e})")))?;
         let mut weights = Weights::default();
+        let note =
+            header.get("__metadata__").and_then(|m| m.get(NOTE)).and_then(|n| n.as_str()).map(str::to_owned);
         for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
             let entry: Entry = serde_json::from_value(entry)
                 .map_err(|e| broken(format!("has a damaged header entry for {name} ({e})")))?;
@@ -106,9 +129,12 @@ impl Weights {
             };
             weights.0.insert(name, array);
         }
-        Ok(weights)
+        Ok((weights, note))
     }
 }
+
+/// Name of the text in the file's metadata.
+const NOTE: &str = "note";
 
 /// As the safetensors crate limits it.
 const MAX_HEADER: u64 = 100_000_000;
