@@ -64,6 +64,8 @@ pub enum Bias {
 pub enum Buckets {
     /// i − j, at most `count` − 1. Looking forwards counts as 0.
     Places { count: usize },
+    /// The place of j in its sequence, at most `count` − 1.
+    Keys { count: usize },
     /// By the time between `now[i]` and `then[j]`.
     Times { now: Arc<Vec<i64>>, then: Arc<Vec<i64>>, scale: TimeScale, count: usize },
 }
@@ -80,11 +82,11 @@ pub enum TimeScale {
 impl Buckets {
     pub fn count(&self) -> usize {
         match self {
-            Buckets::Places { count } | Buckets::Times { count, .. } => *count,
+            Buckets::Places { count } | Buckets::Keys { count } | Buckets::Times { count, .. } => *count,
         }
     }
 
-    /// Buckets of row `i` with each of `rows`; both are rows of the batch.
+    /// Buckets of row `i` with each of `rows`, which begin where the sequence does; both are rows of the batch.
     fn fill(&self, i: usize, rows: std::ops::Range<usize>, out: &mut [u16]) {
         let last = self.count() - 1;
         match self {
@@ -92,6 +94,9 @@ impl Buckets {
                 for (out, j) in out.iter_mut().zip(rows) {
                     *out = i.saturating_sub(j).min(last) as u16;
                 }
+            }
+            Buckets::Keys { .. } => {
+                out.iter_mut().zip(0..rows.len()).for_each(|(out, j)| *out = j.min(last) as u16);
             }
             Buckets::Times { now, then, scale, .. } => {
                 let now = now[i];
@@ -591,9 +596,9 @@ mod tests {
                     };
                     let keys: Vec<usize> = range.clone().filter(seen).collect();
                     let bucket = |b: &Bias, j: usize| {
-                        let mut out = [0u16];
-                        b.buckets().fill(i, j..j + 1, &mut out);
-                        out[0] as usize
+                        let mut out = vec![0u16; j + 1 - range.start];
+                        b.buckets().fill(i, range.start..j + 1, &mut out);
+                        out[j - range.start] as usize
                     };
                     let score = |&j: &usize| {
                         let query = part(i, q, with.key_width);
@@ -722,7 +727,7 @@ mod tests {
                     let some = |yes: bool| yes.then_some(nothing);
                     let vectors = vec![
                         Bias::Vectors { keys: some(keys), values: some(values), buckets: linear.clone() },
-                        Bias::Vectors { keys: some(true), values: None, buckets: places.clone() },
+                        Bias::Vectors { keys: some(true), values: None, buckets: Buckets::Keys { count: 5 } },
                     ];
                     let with = Attention { biases: vectors, weighing, ..simple(2, 3, 4) };
                     try_out(&with, lengths, &[(6, 6), (6, 8), (5, 6), (1, 1)]);

@@ -4,11 +4,13 @@
 mod attention;
 mod candidates;
 mod embed;
+mod gate;
 mod linear;
 mod norm;
 
 pub use attention::{Attention, Bias, Buckets, TimeScale, Weighing};
 pub use candidates::Drawn;
 pub use embed::{Embed, NO_ROW};
+pub use gate::Gate;
 pub use linear::Linear;
 pub use norm::EPSILON;

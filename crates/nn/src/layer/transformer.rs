@@ -1,0 +1,159 @@
+//! A stack of transformer blocks over a ragged batch.
+//!
+//! Norm first: x ← x + drop(A(LN(x)) Wₒᵀ), x ← x + drop(F(LN(x))), and a norm after the last block.
+//! Norm last: x ← LN(x + drop(A(x) Wₒᵀ)), x ← LN(x + drop(F(x))).
+//! A is attention over q, k, v = x W_qkvᵀ + b, F(x) = drop(f(x W₁ᵀ + b₁)) W₂ᵀ + b₂.
+//!
+//! Shapes: x (rows × dim) in and out; W_qkv (3 dim × dim) as in PyTorch's `MultiheadAttention.in_proj_weight`.
+//! Source: Vaswani et al., NeurIPS 2017, arXiv:1706.03762; norm first as in Kang, McAuley (SASRec), ICDM 2018, arXiv:1808.09781.
+
+use crate::kernel::Activation;
+use crate::op::{Attention, Bias, Linear, Weighing};
+use crate::params::{Init, ParamId, Params};
+use crate::{Ragged, Tape, Var};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Where the norms stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Before each half of a block.
+    #[default]
+    NormFirst,
+    /// After it, as BERT has them.
+    NormLast,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransformerConfig {
+    pub dim: usize,
+    pub blocks: usize,
+    pub heads: usize,
+    /// Width inside the feed-forward half.
+    pub inner: usize,
+    pub activation: Activation,
+    pub dropout: f32,
+    pub causal: bool,
+    pub order: Order,
+    /// How weights begin.
+    pub init: Init,
+}
+
+/// The stack with its parameters.
+#[derive(Debug, Clone)]
+pub struct Transformer {
+    config: TransformerConfig,
+    blocks: Vec<Block>,
+    last_norm: Option<Norm>,
+}
+
+#[derive(Debug, Clone)]
+struct Block {
+    norms: [Norm; 2],
+    qkv: Dense,
+    out: Dense,
+    wide: Dense,
+    narrow: Dense,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Norm {
+    gain: ParamId,
+    bias: ParamId,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Dense {
+    weight: ParamId,
+    bias: ParamId,
+}
+
+fn norm(params: &mut Params, name: &str, dim: usize) -> Norm {
+    Norm {
+        gain: params.add(&format!("{name}.weight"), 1, dim, Init::Ones),
+        bias: params.add(&format!("{name}.bias"), 1, dim, Init::Zeros),
+    }
+}
+
+fn dense(params: &mut Params, name: &str, outer: usize, inner: usize, init: Init) -> Dense {
+    Dense {
+        weight: params.add(&format!("{name}.weight"), outer, inner, init),
+        bias: params.add(&format!("{name}.bias"), 1, outer, Init::Zeros),
+    }
+}
+
+impl Transformer {
+    /// Adds the parameters under names that begin with `prefix`. Panics unless `heads` divides `dim`.
+    pub fn new(params: &mut Params, prefix: &str, config: TransformerConfig) -> Transformer {
+        let TransformerConfig { dim, inner, init, .. } = config;
+        assert!(config.heads > 0 && dim.is_multiple_of(config.heads), "{} heads of {dim}", config.heads);
+        let blocks = (0..config.blocks)
+            .map(|b| {
+                let name = |part: &str| format!("{prefix}blocks.{b}.{part}");
+                Block {
+                    norms: [
+                        norm(params, &name("attention_norm"), dim),
+                        norm(params, &name("feed_forward_norm"), dim),
+                    ],
+                    qkv: dense(params, &name("attention.in_proj"), 3 * dim, dim, init),
+                    out: dense(params, &name("attention.out_proj"), dim, dim, init),
+                    wide: dense(params, &name("feed_forward.0"), inner, dim, init),
+                    narrow: dense(params, &name("feed_forward.1"), dim, inner, init),
+                }
+            })
+            .collect();
+        let last_norm = (config.order == Order::NormFirst).then(|| norm(params, &format!("{prefix}norm"), dim));
+        Transformer { config, blocks, last_norm }
+    }
+
+    /// `biases` makes the biases of a block; `visible` hides rows from being looked at.
+    pub fn run(
+        &self,
+        tape: &mut Tape,
+        mut x: Var,
+        ragged: &Arc<Ragged>,
+        biases: &dyn Fn(usize) -> Vec<Bias>,
+        visible: Option<&Arc<Vec<bool>>>,
+    ) -> Var {
+        let TransformerConfig { dim, heads, dropout, order, .. } = self.config;
+        let first = order == Order::NormFirst;
+        let normed = |tape: &mut Tape, n: Norm, x: Var| tape.layer_norm(x, n.gain, n.bias);
+        let plain = |layer: Dense| Linear { bias: Some(layer.bias.into()), ..Linear::default() };
+        for (b, block) in self.blocks.iter().enumerate() {
+            let y = if first { normed(tape, block.norms[0], x) } else { x };
+            let qkv = tape.linear(y, block.qkv.weight, plain(block.qkv));
+            let width = dim / heads;
+            let attention = Attention {
+                heads,
+                columns: [0, dim, 2 * dim],
+                key_width: width,
+                value_width: width,
+                scale: 1.0 / (width as f32).sqrt(),
+                weighing: Weighing::Softmax,
+                causal: self.config.causal,
+                dropout,
+                biases: biases(b),
+                visible: visible.cloned(),
+            };
+            let o = tape.attention(qkv, ragged, attention);
+            let with = Linear { residual: Some(x), dropout, ..plain(block.out) };
+            x = tape.linear(o, block.out.weight, with);
+            if !first {
+                x = normed(tape, block.norms[0], x);
+            }
+            let y = if first { normed(tape, block.norms[1], x) } else { x };
+            let with = Linear { activation: self.config.activation, dropout, ..plain(block.wide) };
+            let y = tape.linear(y, block.wide.weight, with);
+            let with = Linear { residual: Some(x), dropout, ..plain(block.narrow) };
+            x = tape.linear(y, block.narrow.weight, with);
+            if !first {
+                x = normed(tape, block.norms[1], x);
+            }
+        }
+        match self.last_norm {
+            Some(n) => normed(tape, n, x),
+            None => x,
+        }
+    }
+}
