@@ -11,6 +11,7 @@
 //! ```
 
 pub mod kernel;
+pub mod loss;
 pub mod op;
 pub mod optim;
 
