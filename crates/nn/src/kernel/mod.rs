@@ -4,19 +4,25 @@
 
 mod blas;
 mod cg;
+mod graph;
 mod math;
 mod norm;
+mod recurrent;
+mod scan;
 mod spd;
 mod update;
 mod vector;
 
 pub use blas::{Layout, gemm};
 pub use cg::conjugate_gradients;
+pub use graph::sparse_times;
 pub use math::{
     Activation, Dropout, activate, deactivate, drop_out, exp, max, multiply, multiply_add, scale, softmax,
     softmax_again, sum,
 };
 pub use norm::{layer_norm, layer_norm_back, rms_norm, rms_norm_back};
+pub use recurrent::{convolve, convolve_back, gru_step, gru_step_back};
+pub use scan::{SCAN_CHUNK, ScanGrads, ScanInputs, scan, scan_back, scan_layout};
 pub use spd::{NotPositive, cholesky, cholesky_solve, mirror_scaled, spd_inverse_in_place};
 pub use update::{AdamStep, adagrad, adam};
 pub use vector::{axpy, bpr_steps, dot, dot_rows, gram_apply, prefetch, select_above, syrk_lower};

@@ -103,7 +103,8 @@ impl Transformer {
                 }
             })
             .collect();
-        let last_norm = (config.order == Order::NormFirst).then(|| norm(params, &format!("{prefix}norm"), dim));
+        let last_norm =
+            (config.order == Order::NormFirst).then(|| norm(params, &format!("{prefix}norm"), dim));
         Transformer { config, blocks, last_norm }
     }
 

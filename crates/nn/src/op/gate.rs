@@ -111,12 +111,18 @@ mod tests {
         for n in [0, 1, 4] {
             let with = Gate { from: [1, 2], width: 3, activation: Activation::Silu, dropout: 0.0 };
             let silu = |x: f64| x * sigmoid(x);
-            check(&[(n, 4), (n, 6)], 4, |tape, v| tape.gate(v[0], v[1], with), |v| {
-                M::from_fn(n, 3, |r, c| silu(v[0].at(r, c + 1)) * v[1].at(r, c + 2))
-            });
-            check(&[(n, 6)], 4, |tape, v| tape.gate(v[0], v[0], with), |v| {
-                M::from_fn(n, 3, |r, c| silu(v[0].at(r, c + 1)) * v[0].at(r, c + 2))
-            });
+            check(
+                &[(n, 4), (n, 6)],
+                4,
+                |tape, v| tape.gate(v[0], v[1], with),
+                |v| M::from_fn(n, 3, |r, c| silu(v[0].at(r, c + 1)) * v[1].at(r, c + 2)),
+            );
+            check(
+                &[(n, 6)],
+                4,
+                |tape, v| tape.gate(v[0], v[0], with),
+                |v| M::from_fn(n, 3, |r, c| silu(v[0].at(r, c + 1)) * v[0].at(r, c + 2)),
+            );
         }
     }
 }
