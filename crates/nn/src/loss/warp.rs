@@ -3,7 +3,8 @@
 //! N = the first drawn item with margin − s_r0 + s_rN > 0, counted from 1; rank = ⌊(items − 1) / N⌋;
 //! L(rank) = Σ_{i ≤ rank} 1/i; loss = scale · Σ_r L(rank) (margin − s_r0 + s_rN), and 0 for a row without such an item.
 //!
-//! Shapes: s (n × (1 + m)), columns in the order of drawing. At most items − 1 are looked at, as in the paper.
+//! Shapes: s (n × (1 + m)), columns in the order of drawing. One found after more than items − 1 trials has rank 0 and
+//! counts nothing: the paper looks no further.
 //! Way back: ds_rN = L(rank), ds_r0 = −L(rank); N and L are held fixed.
 //! Cost: n · N additions; the slopes are remembered. L is a sum up to 32 terms, from there its asymptotic series.
 //! Source: Weston, Bengio, Usunier, "WSABIE: Scaling Up To Large Vocabulary Image Annotation", IJCAI 2011.
@@ -28,7 +29,7 @@ impl Tape<'_> {
         self.loss_by_rows(s, scale, |_, s, slopes| {
             slopes.fill(0.0);
             let short = |x: &f32| margin - s[0] + x;
-            let found = s[1..].iter().take(others).position(|x| short(x) > 0.0 || short(x).is_nan());
+            let found = s[1..].iter().position(|x| short(x) > 0.0 || short(x).is_nan());
             found.map_or(0.0, |before| {
                 let weight = harmonic(others / (before + 1));
                 slopes[1 + before] = weight as f32;
