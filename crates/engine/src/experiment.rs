@@ -1,14 +1,15 @@
 //! Experiments: a recipe fitted on a split's training part and asked the split's questions, and many side by side.
 
 use crate::{EngineError, Recipe};
-use sommelier_core::FitContext;
+use sommelier_core::{FitContext, NoProgress, Ranker, Stopped, Validate};
 use sommelier_data::{Snapshot, Split};
 use sommelier_eval::{
-    Comparison, DatasetSize, EvalConfig, EvalError, Evaluation, On, Report, Run, Seconds, compare, evaluate,
-    svg_chart, table,
+    Candidates, Comparison, DatasetSize, EvalConfig, EvalError, Evaluation, Metric, On, Report, Run, Seconds,
+    compare, evaluate, svg_chart, table,
 };
 use sommelier_models::Model;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// One recipe, fitted and measured.
@@ -31,7 +32,10 @@ pub fn run(
     ctx: &mut FitContext,
 ) -> Result<Experiment, EngineError> {
     let start = Instant::now();
-    let model = recipe.model.fit(&split.train, ctx)?;
+    ctx.validate = judge(split, config, ctx);
+    let model = recipe.model.fit(&split.train, ctx);
+    ctx.validate = None;
+    let model = model?;
     let fit = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let test = evaluate(&*model, split, On::Test, config, ctx)?;
@@ -60,6 +64,47 @@ pub fn run(
         definitions: BTreeMap::new(),
     };
     Ok(Experiment { run: run.measured(&test), test, valid, model })
+}
+
+/// Tells a model that learns in rounds how good it is, on a split's validation part.
+struct Judge {
+    split: Split,
+    config: EvalConfig,
+    ctx: FitContext,
+}
+
+/// NDCG@10 on the validation part, asked as the test is; nobody judges where there is no such part.
+pub(crate) fn judge(split: &Split, config: &EvalConfig, ctx: &FitContext) -> Option<Arc<dyn Validate>> {
+    let valid = split.valid.as_ref().filter(|v| v.cases() > 0)?;
+    let candidates = match config.candidates {
+        // Candidates may be fixed for the test only.
+        Candidates::Given if valid.candidates.is_none() => Candidates::Full,
+        other => other,
+    };
+    let config = EvalConfig {
+        at: vec![10],
+        metrics: vec![Metric::Ndcg],
+        candidates,
+        bootstrap: 0,
+        ..config.clone()
+    };
+    let ctx = FitContext { progress: Arc::new(NoProgress), validate: None, ..ctx.clone() };
+    Some(Arc::new(Judge { split: split.clone(), config, ctx }))
+}
+
+impl Validate for Judge {
+    fn metric(&self) -> &str {
+        "ndcg@10"
+    }
+
+    fn judge(&self, model: &dyn Ranker) -> Result<f64, Stopped> {
+        match evaluate(model, &self.split, On::Valid, &self.config, &self.ctx) {
+            Ok(found) => Ok(found.metrics.values().next().map_or(0.0, |m| m.value)),
+            Err(EvalError::Stopped(stopped)) => Err(stopped),
+            // Asked in a way that this model cannot be asked: the test will say so.
+            Err(_) => Ok(0.0),
+        }
+    }
 }
 
 /// A table of 80 columns, best first, with what the best cannot be told apart from.

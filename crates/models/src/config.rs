@@ -5,7 +5,7 @@ use crate::{
 };
 use crate::{
     Item2vecConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig, Rp3betaConfig,
-    SlimConfig, SparseEaseConfig, UserKnnConfig,
+    SasrecConfig, SlimConfig, SparseEaseConfig, UserKnnConfig,
 };
 use serde::{Deserialize, Serialize};
 use sommelier_core::FitContext;
@@ -71,6 +71,7 @@ models! {
     Item2vec(Item2vecConfig) = "item2vec",
     MetaProd2vec(MetaProd2vecConfig) = "meta_prod2vec",
     RatingKnn(RatingKnnConfig) = "rating_knn",
+    Sasrec(SasrecConfig) = "sasrec",
 }
 
 #[cfg(test)]

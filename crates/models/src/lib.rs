@@ -18,6 +18,7 @@ mod item_item;
 mod linear_factors;
 mod model;
 mod rows;
+pub mod sequence;
 mod sgns;
 mod similarity;
 
@@ -52,6 +53,7 @@ pub use pure_svd::{PureSvd, PureSvdConfig};
 pub use random::{Random, RandomConfig};
 pub use rating_knn::{Centre, RatingKnn, RatingKnnConfig};
 pub use rp3beta::{Rp3beta, Rp3betaConfig};
+pub use sequence::SasrecConfig;
 pub use sgns::SkipGram;
 pub use slim::{Slim, SlimConfig};
 pub use sparse_ease::{SparseEase, SparseEaseConfig};

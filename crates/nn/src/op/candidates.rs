@@ -1,8 +1,11 @@
 //! Scores of each row's right item and of drawn ones: what sampled losses look at.
 //!
-//! s_r0 = t h_r · e_{y_r}, s_rj = t h_r · e_{d_rj} for j = 1 … m.
+//! s_r0 = t h_r · e_{y_r}, s_rj = t h_r · e_{d_rj} − log q_{d_rj} for j = 1 … m; −∞ where the drawn item is the right one.
 //!
-//! Shapes: h (n × d), E (V × d) a table or a matrix on the tape, y (n), drawn items either m for all rows together (one product)
+//! With q_i the number of times that item i is expected among the drawn, Σ_j e^{s_rj} estimates the sum over all items without
+//! bias (Bengio, Senécal, IEEE Transactions on Neural Networks 2008); without q all drawn items count the same.
+//!
+//! Shapes: h (n × d), E (V × d) a table or a matrix on the tape, y (n), log q (V), drawn items either m for all rows together (one product)
 //! or n × m, one list for each row; s (n × (1 + m)).
 //! Way back: dh_r = t Σ_j ds_rj e_j, de_j += t ds_rj h_r: only rows that were drawn have a gradient.
 //! Cost: 2 n (1 + m) d forwards, twice that backwards.
@@ -29,6 +32,13 @@ impl Drawn {
             Drawn::Each(list) => list.len().checked_div(n).unwrap_or(0),
         }
     }
+
+    fn of_row(&self, r: usize, m: usize) -> &[u32] {
+        match self {
+            Drawn::Shared(list) => list,
+            Drawn::Each(list) => &list[r * m..(r + 1) * m],
+        }
+    }
 }
 
 impl Tape<'_> {
@@ -39,6 +49,7 @@ impl Tape<'_> {
         items: Items,
         right: &Arc<Vec<u32>>,
         drawn: &Drawn,
+        log_q: Option<&[f32]>,
         factor: f32,
     ) -> Var {
         let (n, d) = self.shape(h);
@@ -77,6 +88,14 @@ impl Tape<'_> {
                     }
                 }
             }
+        }
+        for (r, &y) in right.iter().enumerate() {
+            let row = &mut s[r * wide + 1..(r + 1) * wide];
+            let list = drawn.of_row(r, m);
+            if let Some(log_q) = log_q {
+                row.iter_mut().zip(list).for_each(|(s, &i)| *s -= log_q[i as usize]);
+            }
+            row.iter_mut().zip(list).filter(|(_, i)| **i == y).for_each(|(s, _)| *s = f32::NEG_INFINITY);
         }
         let way_back = || Way { h, items, right: right.clone(), drawn: drawn.clone(), factor, rows };
         self.push(Tensor::new(n, wide, s), true, || Box::new(way_back()))
@@ -164,15 +183,19 @@ impl Backward for Way {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::params::{Init, Params};
+    use crate::tape::Workspace;
     use crate::testing::{M, check, dot};
 
     #[test]
     fn forwards_and_back() {
         for (n, d, m) in [(0, 2, 2), (1, 1, 0), (1, 3, 1), (7, 5, 4)] {
             let right = Arc::new((0..n as u32).map(|r| (r * 5) % 6).collect::<Vec<u32>>());
-            // Items are drawn twice, and the right one among them.
-            let shared = Drawn::Shared(Arc::new((0..m as u32).map(|j| j % 3).collect()));
-            let each = Drawn::Each(Arc::new((0..(n * m) as u32).map(|j| (j * 7) % 6).collect()));
+            // Items are drawn twice; none is the right one.
+            let right = Arc::new(right.iter().map(|y| y % 3).collect::<Vec<u32>>());
+            let shared = Drawn::Shared(Arc::new((0..m as u32).map(|j| 3 + j % 2).collect()));
+            let each = Drawn::Each(Arc::new((0..(n * m) as u32).map(|j| 3 + (j * 7) % 3).collect()));
+            let log_q: Vec<f32> = (0..6).map(|i| i as f32 * 0.3 - 1.0).collect();
             for drawn in [shared, each] {
                 let item = |r: usize, c: usize| match (&drawn, c) {
                     (_, 0) => right[r],
@@ -181,12 +204,29 @@ mod tests {
                 };
                 let wide = 1 + drawn.width(n);
                 let build = |tape: &mut Tape, v: &[Var]| {
-                    tape.candidates(v[0], Items::Matrix(v[1]), &right, &drawn, 0.8)
+                    tape.candidates(v[0], Items::Matrix(v[1]), &right, &drawn, Some(&log_q), 0.8)
                 };
                 check(&[(n, d), (6, d)], 2, build, |v| {
-                    M::from_fn(n, wide, |r, c| 0.8 * dot(v[0].row(r), v[1].row(item(r, c) as usize)))
+                    M::from_fn(n, wide, |r, c| {
+                        let i = item(r, c) as usize;
+                        let minus = if c > 0 { f64::from(log_q[i]) } else { 0.0 };
+                        0.8 * dot(v[0].row(r), v[1].row(i)) - minus
+                    })
                 });
             }
         }
+    }
+
+    #[test]
+    fn a_drawn_item_that_is_the_right_one_takes_no_part() {
+        let mut params = Params::new(1);
+        let h = params.add("h", 2, 3, Init::Normal(1.0));
+        let e = params.add("e", 4, 3, Init::Normal(1.0));
+        let right = Arc::new(vec![1u32, 3]);
+        let drawn = Drawn::Shared(Arc::new(vec![3u32, 0, 1]));
+        let mut tape = Tape::answering(&params, Workspace::default());
+        let s = tape.candidates(h.into(), Items::Matrix(e.into()), &right, &drawn, None, 1.0);
+        let hidden: Vec<usize> = (0..8).filter(|&i| tape.data(s)[i] == f32::NEG_INFINITY).collect();
+        assert_eq!(hidden, [3, 5]);
     }
 }

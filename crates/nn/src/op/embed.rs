@@ -1,19 +1,19 @@
-//! Rows of a table, by slot, with what the beginning of a sequence model adds to them.
+//! Rows of a table or of a matrix, with what the beginning of a sequence model adds to them.
 //!
-//! y_t = drop(scale · E[slot_t] + P[place_t])
+//! y_t = drop(scale · E[row_t] + P[place_t])
 //!
-//! Shapes: E a table (slots × d), P a parameter (places × d) or absent, y (n × d). A slot of [`NO_ROW`] reads zeros.
-//! Way back: the gradient of E has only the rows that were read; dP is scattered likewise.
+//! Shapes: E a table or a matrix on the tape (V × d), P (places × d) or absent, y (n × d). A row of [`NO_ROW`] reads zeros.
+//! Way back: the gradient of E is scattered to the rows that were read (that of a table has no others); dP likewise.
 
 use crate::kernel::{self, Dropout};
-use crate::params::TableId;
+use crate::loss::Items;
 use crate::tape::{Backward, Grads, Tape, Tensor, Values, Var};
 use std::sync::Arc;
 
-/// The slot of a key that has no row: its vector is 0 and learns nothing.
+/// The row of what has none: its vector is 0 and learns nothing.
 pub const NO_ROW: u32 = u32::MAX;
 
-/// What of an embedding is used beside the table and the slots.
+/// What of an embedding is used beside the rows.
 #[derive(Debug, Clone)]
 pub struct Embed {
     /// Factor of the rows.
@@ -32,12 +32,12 @@ impl Default for Embed {
 
 impl Tape<'_> {
     /// See `op/embed.rs`.
-    pub fn embed(&mut self, table: TableId, slots: Arc<Vec<u32>>, with: Embed) -> Var {
-        let d = self.params().table(table).dim();
+    pub fn embed(&mut self, items: Items, slots: Arc<Vec<u32>>, with: Embed) -> Var {
+        let d = items.shape(&self.values()).1;
         let n = slots.len();
         let drop = self.dropout(with.dropout);
         let mut y = self.take(n * d);
-        let rows = self.params().table(table);
+        let rows = items.data(&self.values());
         let places = with.places.as_ref().map(|(p, at)| (self.data(*p), at));
         for (t, (&slot, y)) in slots.iter().zip(y.chunks_exact_mut(d.max(1))).enumerate() {
             match places {
@@ -45,18 +45,18 @@ impl Tape<'_> {
                 None => y.fill(0.0),
             }
             if slot != NO_ROW {
-                kernel::axpy(with.scale, rows.row(slot), y);
+                kernel::axpy(with.scale, &rows[slot as usize * d..][..d], y);
             }
         }
         if let Some(drop) = drop {
             kernel::drop_out(&mut y, drop, 0);
         }
-        self.push(Tensor::new(n, d, y), true, || Box::new(Way { table, slots, with, drop }))
+        self.push(Tensor::new(n, d, y), true, || Box::new(Way { items, slots, with, drop }))
     }
 }
 
 struct Way {
-    table: TableId,
+    items: Items,
     slots: Arc<Vec<u32>>,
     with: Embed,
     drop: Option<Dropout>,
@@ -74,11 +74,19 @@ impl Backward for Way {
                 kernel::axpy(1.0, dy, &mut dp[place as usize * d..][..d]);
             }
         }
-        let rows = grads.table(self.table);
-        for (&slot, dy) in self.slots.iter().zip(dy.chunks_exact(d.max(1))) {
-            if slot != NO_ROW {
-                kernel::axpy(self.with.scale, dy, rows.row_mut(slot));
+        let uses = self.slots.iter().zip(dy.chunks_exact(d.max(1))).filter(|(slot, _)| **slot != NO_ROW);
+        match self.items {
+            Items::Table(table) => {
+                let rows = grads.table(table);
+                uses.for_each(|(&slot, dy)| kernel::axpy(self.with.scale, dy, rows.row_mut(slot)));
             }
+            Items::Matrix(matrix) if grads.wants(matrix) => {
+                let rows = grads.sum(matrix);
+                uses.for_each(|(&slot, dy)| {
+                    kernel::axpy(self.with.scale, dy, &mut rows[slot as usize * d..][..d])
+                });
+            }
+            Items::Matrix(_) => {}
         }
     }
 }
@@ -101,7 +109,7 @@ mod tests {
             let at = Arc::new(vec![0u32, 1, 1, 0]);
             let with = Embed { scale: 2.0, places: Some((places.into(), at.clone())), dropout };
             let mut tape = Tape::training(&params, Rng::new(1), Workspace::default());
-            let y = tape.embed(table, slots.clone(), with);
+            let y = tape.embed(Items::Table(table), slots.clone(), with);
             let drop = Dropout::new(dropout, Rng::new(1).next_u64() as u32);
             let factor =
                 |t: usize, c: usize| if dropout > 0.0 { drop.factor((t * 3 + c) as u32) } else { 1.0 };
@@ -137,11 +145,25 @@ mod tests {
     }
 
     #[test]
+    fn a_matrix_is_read_as_a_table_is() {
+        use crate::testing::{M, check};
+        let slots = Arc::new(vec![2u32, 0, NO_ROW, 2]);
+        let build = |tape: &mut Tape, v: &[Var]| {
+            let with = Embed { scale: 1.5, ..Embed::default() };
+            tape.embed(Items::Matrix(v[0]), slots.clone(), with)
+        };
+        check(&[(3, 4)], 2, build, |v| {
+            let row = |r: usize| if slots[r] == NO_ROW { &[0.0; 4][..] } else { v[0].row(slots[r] as usize) };
+            M::from_fn(4, 4, |r, c| 1.5 * row(r)[c])
+        });
+    }
+
+    #[test]
     fn nothing_may_be_read() {
         let mut params = Params::new(3);
         let table = params.add_table(Table::of_range("items", 1, 2, 1.0, 3));
         let mut tape = Tape::answering(&params, Workspace::default());
-        let y = tape.embed(table, Arc::new(vec![]), Embed::default());
+        let y = tape.embed(Items::Table(table), Arc::new(vec![]), Embed::default());
         assert_eq!(tape.shape(y), (0, 2));
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::loss::Items;
 use crate::op::{Embed, Linear};
 use crate::params::{Init, ParamId, TableId};
 use crate::table::Table;
@@ -40,14 +41,18 @@ impl Learner for Toy {
         {
             cancel.cancel();
         }
-        let h = tape.embed(self.table, Arc::new(part.clone()), Embed { dropout: 0.2, ..Embed::default() });
+        let h = tape.embed(
+            Items::Table(self.table),
+            Arc::new(part.clone()),
+            Embed { dropout: 0.2, ..Embed::default() },
+        );
         let h = tape.linear(h, self.weight, Linear::default());
         let noise = rng.unit() as f32 * 0.1;
         let right = Arc::new(part.iter().map(|i| i % 4).collect::<Vec<u32>>());
         let scale = if self.poison == Some(self.epoch) { f32::NAN } else { (1.0 + noise) / 4.0 };
         let eye = (0..16).map(|i| f32::from(u8::from(i / 4 == i % 4))).collect();
         let classes = tape.constant(crate::Tensor::new(4, 4, eye));
-        tape.catalogue_softmax(h, crate::loss::Items::Matrix(classes), &right, 1.0, scale)
+        tape.catalogue_softmax(h, Items::Matrix(classes), &right, 1.0, scale)
     }
 
     fn validate(&self, _: &Params) -> Result<Option<f64>, Stopped> {
