@@ -81,13 +81,8 @@ pub(crate) fn judge(split: &Split, config: &EvalConfig, ctx: &FitContext) -> Opt
         Candidates::Given if valid.candidates.is_none() => Candidates::Full,
         other => other,
     };
-    let config = EvalConfig {
-        at: vec![10],
-        metrics: vec![Metric::Ndcg],
-        candidates,
-        bootstrap: 0,
-        ..config.clone()
-    };
+    let config =
+        EvalConfig { at: vec![10], metrics: vec![Metric::Ndcg], candidates, bootstrap: 0, ..config.clone() };
     let ctx = FitContext { progress: Arc::new(NoProgress), validate: None, ..ctx.clone() };
     Some(Arc::new(Judge { split: split.clone(), config, ctx }))
 }

@@ -1,0 +1,147 @@
+//! Our half of `bench/train`: what a step of training costs, or an answer. One measurement a call, one JSON line.
+//!
+//! `step train CONFIG L DATA [STEPS] [BATCH]` with a model's config as TOML on one line; `step table`; `step score L`;
+//! DATA is `full` (every history has L + 1 events) or `short` (lengths as in bench/train/peers.py).
+
+use sommelier_core::{Allowed, Cancel, FitContext, ItemIx, Progress, ResolvedQuery, Retrieve, Rng};
+use sommelier_data::Snapshot;
+use sommelier_data::snapshot::{Events, TimeQuality};
+use sommelier_models::{FitError, ModelConfig};
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+const ITEMS: usize = 12_000;
+
+/// Seconds of processor time that this process has used, all threads together.
+fn cpu_seconds() -> f64 {
+    // Fields 14 and 15 after the name, in hundredths of a second.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+    let field = |n: usize| after.get(n).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    (field(11) + field(12)) / 100.0
+}
+
+fn peak_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or("VmHWM: 0 kB");
+    line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
+/// Notes when each step ends, and stops after enough of them.
+struct Clock {
+    ends: Mutex<Vec<(Instant, f64)>>,
+    enough: usize,
+    cancel: Cancel,
+}
+
+impl Progress for Clock {
+    fn start(&self, _: &str, _: Option<u64>) {}
+    fn at(&self, _: u64) {
+        let mut ends = self.ends.lock().unwrap();
+        ends.push((Instant::now(), cpu_seconds()));
+        if ends.len() >= self.enough {
+            self.cancel.cancel();
+        }
+    }
+    fn finish(&self) {}
+}
+
+/// Histories with items drawn by chance and events a minute apart.
+fn snapshot(users: usize, longest: usize, data: &str) -> Snapshot {
+    let mut rng = Rng::new(7);
+    let mut length = || match data {
+        "full" => longest + 1,
+        _ => 1 + longest.min((5.0 * (1.0 - rng.unit()).powf(-1.0 / 2.1)) as usize),
+    };
+    let lengths: Vec<usize> = (0..users).map(|_| length()).collect();
+    let mut rng = Rng::new(8);
+    let (mut names, mut items) = (sommelier_core::Vocab::new(), sommelier_core::Vocab::new());
+    (0..ITEMS).for_each(|i| {
+        items.intern(&i.to_string());
+    });
+    let mut events = Events { ptr: vec![0], ..Events::default() };
+    for (user, &n) in lengths.iter().enumerate() {
+        names.intern(&user.to_string());
+        for e in 0..n {
+            events.item.push(rng.below(ITEMS) as u32);
+            events.kind.push(0);
+            events.at.push(e as i64 * 60_000);
+            events.value.push(1.0);
+            events.weight.push(1.0);
+        }
+        events.ptr.push(events.item.len());
+    }
+    Snapshot::assemble("synthetic", 0, names, items, vec!["view".into()], TimeQuality::Clock, events)
+}
+
+fn median(mut v: Vec<f64>) -> f64 {
+    v.sort_by(f64::total_cmp);
+    v[v.len() / 2]
+}
+
+fn train(config: &str, longest: usize, data: &str, steps: usize, batch: usize) -> Result<(), Box<dyn Error>> {
+    let config: ModelConfig = toml::from_str(&config.replace(';', "\n"))?;
+    let warm = 3;
+    let cancel = Cancel::default();
+    let clock = Arc::new(Clock { ends: Mutex::default(), enough: steps + warm, cancel: cancel.clone() });
+    let train = snapshot((steps + warm + 1) * batch, longest, data);
+    let progress: Arc<dyn Progress> = clock.clone();
+    let mut ctx = FitContext { progress, cancel, memory: 64 << 30, ..FitContext::quiet(1) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(ctx.threads).build()?;
+    match pool.install(|| config.fit(&train, &mut ctx)) {
+        Err(FitError::Stopped(_)) | Ok(_) => {}
+        Err(other) => return Err(other.into()),
+    }
+    let ends = clock.ends.lock().map_err(|e| e.to_string())?;
+    let walls = ends[warm - 1..].windows(2).map(|w| (w[1].0 - w[0].0).as_secs_f64() * 1e3).collect();
+    let cpu = (ends[ends.len() - 1].1 - ends[warm - 1].1) * 1e3 / (ends.len() - warm) as f64;
+    println!(
+        "{}",
+        serde_json::json!({ "wall_ms": median(walls), "cpu_ms": cpu, "peak_mb": peak_mb(), "steps": ends.len() - warm })
+    );
+    Ok(())
+}
+
+/// A model fitted for one step, then asked.
+fn score(longest: usize, config: &str) -> Result<(), Box<dyn Error>> {
+    let config: ModelConfig = toml::from_str(&config.replace(';', "\n"))?;
+    let train = snapshot(256, longest, "full");
+    let mut ctx = FitContext { memory: 64 << 30, ..FitContext::quiet(1) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(ctx.threads).build()?;
+    let model = pool.install(|| config.fit(&train, &mut ctx))?;
+    let queries: Vec<ResolvedQuery> = (0..256).map(|u| train.query(u)).collect();
+    let allowed = vec![Allowed::everything(); 256];
+    let (mut many, mut one) = (Vec::new(), Vec::new());
+    pool.install(|| {
+        for _ in 0..15 {
+            let start = Instant::now();
+            let found = model.retrieve_batch(&queries, 10, &allowed);
+            many.push(start.elapsed().as_secs_f64() * 1e3);
+            assert!(found.iter().all(|list| list.len() == 10));
+        }
+    });
+    for q in queries.iter().cycle().take(600) {
+        let start = Instant::now();
+        let found = model.retrieve(q, 10, &allowed[0]);
+        one.push(start.elapsed().as_secs_f64() * 1e3);
+        assert!(found[0].item != ItemIx(u32::MAX));
+    }
+    println!(
+        "{}",
+        serde_json::json!({ "many_ms": median(many), "one_ms": median(one), "peak_mb": peak_mb() })
+    );
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let number = |n: usize, default: usize| args.get(n).map_or(Ok(default), |a| a.parse::<usize>());
+    match args.first().map(String::as_str) {
+        Some("train") if args.len() >= 4 => {
+            train(&args[1], number(2, 50)?, &args[3], number(4, 20)?, number(5, 128)?)
+        }
+        Some("score") if args.len() >= 3 => score(number(1, 50)?, &args[2]),
+        _ => Err("usage: step train CONFIG L full|short [STEPS] [BATCH] | step score L CONFIG".into()),
+    }
+}

@@ -1,0 +1,204 @@
+//! The fit that all sequence models share.
+
+use super::objective::Objective;
+use super::windows::Histories;
+use super::{Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, SequenceModel};
+use crate::model::{plan, require};
+use crate::{FitError, LoadError, Weights};
+use sommelier_core::{FitContext, Rng, Stopped};
+use sommelier_data::Snapshot;
+use sommelier_nn::loss::Items;
+use sommelier_nn::op::Embed;
+use sommelier_nn::train::{Learner, TrainError, train};
+use sommelier_nn::{Params, Table, TableId, Tape, Var};
+use std::ops::Range;
+use std::sync::Arc;
+
+impl Embedder {
+    pub(super) fn new(table: TableId) -> Embedder {
+        Embedder { items: Items::Table(table) }
+    }
+
+    /// Vectors of the items, one row each, with what `with` adds to them.
+    pub fn rows(self, tape: &mut Tape, items: &Arc<Vec<u32>>, with: Embed) -> Var {
+        tape.embed(self.items, items.clone(), with)
+    }
+
+    /// Vectors of all items.
+    pub(super) fn all(self, tape: &mut Tape) -> Var {
+        match self.items {
+            Items::Table(table) => {
+                let count = tape.params().table(table).height() as u32;
+                tape.embed(self.items, Arc::new((0..count).collect()), Embed::default())
+            }
+            Items::Matrix(matrix) => matrix,
+        }
+    }
+}
+
+/// Fits any model of the family.
+pub(super) fn fit<A: Architecture>(
+    config: &A,
+    snapshot: &Snapshot,
+    ctx: &FitContext,
+) -> Result<SequenceModel, FitError> {
+    config.sequence().check()?;
+    config.check()?;
+    let settings = config.training();
+    require("training.epochs", settings.epochs as f64, settings.epochs > 0, "at least 1")?;
+    let rate = settings.learning_rate;
+    require("training.learning_rate", rate.into(), rate > 0.0, "a finite number above 0")?;
+
+    let histories = Histories::of(snapshot);
+    let items = snapshot.items.len();
+    if histories.windows(1, super::Cut::Last, &mut Rng::new(0)).is_empty() {
+        return Err(FitError::NoData(
+            "somebody must have two positive events, one to read and one to tell".into(),
+        ));
+    }
+    let mut params = Params::new(ctx.seed);
+    let encoder = config.build(&mut params);
+    let sequence = config.sequence().clone();
+    let table = params.add_table(Table::of_range("items", items, config.dim(), sequence.initial, ctx.seed));
+    let dense: usize = params.iter().map(|p| p.value.len()).sum();
+    check_memory(config, (dense, items), &histories, ctx)?;
+
+    let mut learner = Lessons {
+        objective: Objective::new(&sequence, &histories.counts(items)),
+        histories,
+        windows: Vec::new(),
+        encoder,
+        table,
+        sequence,
+        seed: ctx.seed,
+        ctx,
+        kind: A::KIND,
+    };
+    let identity = identity(config, snapshot);
+    let trained = train(&mut learner, &mut params, settings, &identity, ctx);
+    let encoder = learner.encoder.clone();
+    trained.map_err(|error| match error {
+        TrainError::Stopped(Stopped) => FitError::Stopped(Stopped),
+        other => FitError::Numeric(other.to_string()),
+    })?;
+    SequenceModel::new(A::KIND, config.sequence(), params, table, encoder)
+        .map_err(|e| FitError::Numeric(e.to_string()))
+}
+
+/// The model that had these weights.
+pub(super) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<SequenceModel, LoadError> {
+    let mut params = Params::new(0);
+    let encoder = config.build(&mut params);
+    for param in params.iter_mut() {
+        let (rows, _, data) = weights.matrix(&param.name, Some(param.cols))?;
+        if rows != param.rows {
+            let (expected, received) = (vec![param.rows, param.cols], vec![rows, param.cols]);
+            return Err(LoadError::Shape { name: param.name.clone(), expected, received });
+        }
+        param.value = data.to_vec();
+    }
+    let (items, dim, rows) = weights.matrix("items", Some(config.dim()))?;
+    let mut table = Table::of_range("items", items, dim, 0.0, 0);
+    table.rows_mut().copy_from_slice(rows);
+    let table = params.add_table(table);
+    SequenceModel::new(A::KIND, config.sequence(), params, table, encoder)
+}
+
+/// What a run depends on beside its settings: the model, and the events it learns from.
+fn identity<A: Architecture>(config: &A, snapshot: &Snapshot) -> String {
+    let e = &snapshot.events;
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |n: u64| hash = (hash ^ n).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
+    e.ptr.iter().for_each(|&p| add(p as u64));
+    e.item.iter().for_each(|&i| add(u64::from(i)));
+    e.weight.iter().for_each(|w| add(u64::from(w.to_bits())));
+    e.at.iter().for_each(|&t| add(t as u64));
+    format!(
+        "model {} {config:?}\ndata {}: {} users, {} items, {} events, {hash:016x}",
+        A::KIND,
+        snapshot.name,
+        snapshot.users.len(),
+        snapshot.items.len(),
+        e.len(),
+    )
+}
+
+/// Bytes at the peak: parameters with the optimiser's state, the best weights and those of the model in validation; on each
+/// tape gradients, and everything that one part of a step makes.
+fn check_memory<A: Architecture>(
+    config: &A,
+    (dense, items): (usize, usize),
+    histories: &Histories,
+    ctx: &FitContext,
+) -> Result<(), FitError> {
+    let sequence = config.sequence();
+    let threads = ctx.threads.max(1);
+    let rows = items * config.dim();
+    let steps = (sequence.batch * sequence.length).min(histories.events().max(1)).div_ceil(threads);
+    // The catalogue's softmax keeps a gradient of all rows twice on each tape, and a tile of scores.
+    let softmax = if sequence.loss == super::Loss::Softmax {
+        2 * rows + (4 << 20) + 32 * items.min(131_072)
+    } else {
+        0
+    };
+    let tape = dense + softmax + steps * (config.numbers_per_step() + 2 * sequence.loss.scores_per_step());
+    let all = 6 * (dense + rows) + threads * tape + 3 * histories.events();
+    let why = format!(
+        "vectors of {} numbers for {items} items, steps of {steps} events on {threads} tapes",
+        config.dim()
+    );
+    plan(ctx, all as u64 * 4, &why, "lower sequence.batch, sequence.length or dim, or use a sampled loss")
+}
+
+struct Lessons<'a> {
+    histories: Histories,
+    objective: Objective,
+    /// Of the epoch that is going on.
+    windows: Vec<Range<usize>>,
+    encoder: Arc<dyn Encoder>,
+    table: TableId,
+    sequence: SequenceConfig,
+    seed: u64,
+    ctx: &'a FitContext,
+    kind: &'static str,
+}
+
+impl Learner for Lessons<'_> {
+    /// A batch, and the share of each of its rows in the loss.
+    type Part = (Batch, f32);
+
+    fn begin(&mut self, epoch: usize) -> usize {
+        let mut rng = Rng::stream(self.seed ^ 0x0e90c, epoch as u64);
+        self.windows = self.histories.windows(self.sequence.length, self.sequence.cut, &mut rng);
+        self.windows.len().div_ceil(self.sequence.batch)
+    }
+
+    fn deal(&self, step: usize, parts: usize) -> Vec<(Batch, f32)> {
+        let from = step * self.sequence.batch;
+        let windows = &self.windows[from..(from + self.sequence.batch).min(self.windows.len())];
+        let batches = self.histories.deal(windows, parts, self.encoder.reads_whole());
+        let rows: usize = batches.iter().map(|b| self.encoder.rows(b)).sum();
+        batches.into_iter().map(|b| (b, 1.0 / rows.max(1) as f32)).collect()
+    }
+
+    fn loss(&self, tape: &mut Tape, (batch, share): &(Batch, f32), rng: &mut Rng) -> Var {
+        let embedder = Embedder::new(self.table);
+        let Lesson { vectors, right, aside } = self.encoder.learn(tape, embedder, batch, *share, rng);
+        self.objective.loss(tape, embedder, &Lesson { vectors, right, aside }, *share, rng)
+    }
+
+    fn validate(&self, params: &Params) -> Result<Option<f64>, Stopped> {
+        let Some(validate) = &self.ctx.validate else { return Ok(None) };
+        let model =
+            SequenceModel::new(self.kind, &self.sequence, params.clone(), self.table, self.encoder.clone());
+        match model {
+            Ok(model) => validate.judge(&model).map(Some),
+            // Numbers that cannot be searched: the next step says so.
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn metric(&self) -> &str {
+        self.ctx.validate.as_ref().map_or("validation", |v| v.metric())
+    }
+}

@@ -1,0 +1,191 @@
+//! Models that read a history in order and tell what comes next.
+//!
+//! Each file has one model: its config, and an [`Encoder`] that turns embedded histories into vectors of people. What they
+//! share is here: how histories are cut and dealt (`windows.rs`), what is learned from them (`objective.rs`), the fit itself
+//! (`fit.rs`) and the answers (`answer.rs`).
+
+mod answer;
+mod fit;
+mod objective;
+mod windows;
+
+mod sasrec;
+
+pub use answer::SequenceModel;
+pub use objective::{Loss, Similarity};
+pub use sasrec::SasrecConfig;
+pub use windows::Cut;
+
+use crate::FitError;
+use crate::model::require;
+use serde::{Deserialize, Serialize};
+use sommelier_core::Rng;
+use sommelier_nn::{Params, Ragged, Tape, Var};
+use std::sync::Arc;
+
+/// What every sequence model is told beside its own settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SequenceConfig {
+    /// So many last steps of a history are looked at.
+    pub length: usize,
+    /// What is learned of longer histories.
+    pub cut: Cut,
+    /// Histories in one step of training.
+    pub batch: usize,
+    pub loss: Loss,
+    pub similarity: Similarity,
+    /// Scores are divided by it in the loss.
+    pub temperature: f32,
+    /// Standard deviation of item vectors at the start.
+    pub initial: f32,
+}
+
+impl Default for SequenceConfig {
+    fn default() -> SequenceConfig {
+        SequenceConfig {
+            length: 50,
+            cut: Cut::All,
+            batch: 128,
+            loss: Loss::default(),
+            similarity: Similarity::Dot,
+            temperature: 1.0,
+            initial: 0.02,
+        }
+    }
+}
+
+impl SequenceConfig {
+    fn check(&self) -> Result<(), FitError> {
+        require("sequence.length", self.length as f64, (1..=65_536).contains(&self.length), "1 to 65536")?;
+        require("sequence.batch", self.batch as f64, self.batch > 0, "at least 1")?;
+        let above = "a finite number above 0";
+        require("sequence.temperature", self.temperature.into(), self.temperature > 0.0, above)?;
+        require("sequence.initial", self.initial.into(), self.initial > 0.0, above)?;
+        self.loss.check()
+    }
+}
+
+/// Histories to be read: rows of all tensors are their steps, one history after the other.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub ragged: Arc<Ragged>,
+    /// The item of each step.
+    pub items: Arc<Vec<u32>>,
+    /// Place of each step in what is read of its history, from 0.
+    pub places: Arc<Vec<u32>>,
+    /// Time of each step, in milliseconds.
+    pub at: Arc<Vec<i64>>,
+    /// Time of what is to be told: of the next step, or of the question.
+    pub now: Arc<Vec<i64>>,
+    /// The item after each step; of the last one the item to be told. Empty when nothing is learned.
+    pub next: Arc<Vec<u32>>,
+}
+
+/// Vectors whose scores with items are learned from.
+pub struct Lesson {
+    /// n × dim
+    pub vectors: Var,
+    /// The right item for each row.
+    pub right: Arc<Vec<u32>>,
+    /// A 1 × 1 loss beside that of the scores, already scaled.
+    pub aside: Option<Var>,
+}
+
+/// What a model is: a way from embedded histories to vectors of people.
+pub trait Encoder: Send + Sync {
+    /// Vectors for one person; an item's score is the largest it has with any of them.
+    fn vectors(&self) -> usize {
+        1
+    }
+
+    /// Whether it learns from all events of a window, else from all but the last, which is only told.
+    fn reads_whole(&self) -> bool {
+        false
+    }
+
+    /// About how many rows it will learn from a batch: a loss is the mean over them.
+    fn rows(&self, batch: &Batch) -> usize {
+        batch.items.len()
+    }
+
+    /// The vector of each step, from the items' own vectors, given what is before the step.
+    fn encode(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var;
+
+    /// What to learn from a batch; here, the next item at each step.
+    ///
+    /// `share` is what a row counts in the loss; `rng` draws whatever is drawn.
+    fn learn(&self, tape: &mut Tape, items: Embedder, batch: &Batch, share: f32, rng: &mut Rng) -> Lesson {
+        let _ = (share, rng);
+        let vectors = self.encode(tape, items, batch);
+        Lesson { vectors, right: batch.next.clone(), aside: None }
+    }
+
+    /// One row for each vector of each person: here, the vector of the last step.
+    fn answer(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
+        let steps = self.encode(tape, items, batch);
+        let last = batch.ragged.last_rows().map(|r| r as u32).collect();
+        tape.pick_rows(steps, last)
+    }
+}
+
+/// Makes the vectors of a batch's items on a tape.
+#[derive(Clone, Copy)]
+pub struct Embedder {
+    items: sommelier_nn::loss::Items,
+}
+
+/// What every config of this family has: implemented by [`sequence_model`].
+pub trait Family: std::fmt::Debug {
+    const KIND: &'static str;
+
+    fn dim(&self) -> usize;
+    fn sequence(&self) -> &SequenceConfig;
+    fn training(&self) -> &sommelier_nn::train::Settings;
+}
+
+/// What differs from config to config.
+pub trait Architecture: Family {
+    /// Refuses settings that make no sense.
+    fn check(&self) -> Result<(), FitError>;
+
+    /// Adds the encoder's parameters.
+    fn build(&self, params: &mut Params) -> Arc<dyn Encoder>;
+
+    /// Numbers that one step of one history takes on a tape, both ways, about.
+    fn numbers_per_step(&self) -> usize;
+}
+
+/// What every config of the family has in common.
+macro_rules! sequence_model {
+    ($config:ident, $kind:literal) => {
+        impl $config {
+            pub fn fit(
+                &self,
+                train: &sommelier_data::Snapshot,
+                ctx: &mut sommelier_core::FitContext,
+            ) -> Result<super::SequenceModel, crate::FitError> {
+                super::fit::fit(self, train, ctx)
+            }
+
+            pub fn load(&self, weights: &crate::Weights) -> Result<super::SequenceModel, crate::LoadError> {
+                super::fit::load(self, weights)
+            }
+        }
+
+        impl super::Family for $config {
+            const KIND: &'static str = $kind;
+
+            fn dim(&self) -> usize {
+                self.dim
+            }
+            fn sequence(&self) -> &super::SequenceConfig {
+                &self.sequence
+            }
+            fn training(&self) -> &sommelier_nn::train::Settings {
+                &self.training
+            }
+        }
+    };
+}
+use sequence_model;
