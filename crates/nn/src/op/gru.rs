@@ -101,7 +101,7 @@ impl Tape<'_> {
             }
             for t in 0..moments.len() {
                 let (from, to) = (moments.ptr[t], moments.ptr[t + 1]);
-                let (past, now) = states.split_at_mut(from * h);
+                let (past, now) = states[..to * h].split_at_mut(from * h);
                 let past = if t == 0 { &before[..] } else { &past[moments.ptr[t - 1] * h..] };
                 let past = &past[..(to - from) * h];
                 let products = &mut products[..(to - from) * 3 * h];
