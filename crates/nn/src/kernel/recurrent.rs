@@ -132,24 +132,36 @@ fn gru_step_back_body<const FMA: bool>(
 
 #[inline(always)]
 fn convolve_body<const FMA: bool>(channels: usize, x: &[f32], taps: &[f32], bias: &[f32], y: &mut [f32]) {
-    if channels == 0 {
-        return;
+    let whole = channels - channels % LANES;
+    for from in (0..whole).step_by(LANES) {
+        convolve_block::<FMA>((channels, from, LANES), x, taps, bias, y);
     }
+    if whole < channels {
+        convolve_block::<FMA>((channels, whole, channels - whole), x, taps, bias, y);
+    }
+}
+
+/// `width` channels beginning with `from`. Inlined twice, so that the whole blocks are compiled for a known width.
+#[inline(always)]
+fn convolve_block<const FMA: bool>(
+    (channels, from, width): (usize, usize, usize),
+    x: &[f32],
+    taps: &[f32],
+    bias: &[f32],
+    y: &mut [f32],
+) {
     let (k, rows) = (taps.len() / channels, y.len() / channels);
-    for from in (0..channels).step_by(LANES) {
-        let width = LANES.min(channels - from);
-        let bias = lanes(bias, from, width);
-        for t in 0..rows {
-            let mut acc = bias;
-            for back in 0..k.min(t + 1) {
-                let tap = lanes(taps, (k - 1 - back) * channels + from, width);
-                let x = lanes(x, (t - back) * channels + from, width);
-                for l in 0..LANES {
-                    acc[l] = madd::<FMA>(tap[l], x[l], acc[l]);
-                }
+    let bias = lanes(bias, from, width);
+    for t in 0..rows {
+        let mut acc = bias;
+        for back in 0..k.min(t + 1) {
+            let tap = lanes(taps, (k - 1 - back) * channels + from, width);
+            let x = lanes(x, (t - back) * channels + from, width);
+            for l in 0..LANES {
+                acc[l] = madd::<FMA>(tap[l], x[l], acc[l]);
             }
-            store(&acc, y, t * channels + from, width);
         }
+        store(&acc, y, t * channels + from, width);
     }
 }
 
@@ -162,28 +174,40 @@ fn convolve_back_body<const FMA: bool>(
     dx: &mut [f32],
     dtaps: &mut [f32],
 ) {
-    if channels == 0 {
-        return;
+    let whole = channels - channels % LANES;
+    for from in (0..whole).step_by(LANES) {
+        convolve_back_block::<FMA>((channels, from, LANES), x, taps, dy, dx, dtaps);
     }
+    if whole < channels {
+        convolve_back_block::<FMA>((channels, whole, channels - whole), x, taps, dy, dx, dtaps);
+    }
+}
+
+#[inline(always)]
+fn convolve_back_block<const FMA: bool>(
+    (channels, from, width): (usize, usize, usize),
+    x: &[f32],
+    taps: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    dtaps: &mut [f32],
+) {
     let (k, rows) = (taps.len() / channels, dy.len() / channels);
-    for from in (0..channels).step_by(LANES) {
-        let width = LANES.min(channels - from);
-        for back in 0..k.min(rows) {
-            let place = (k - 1 - back) * channels + from;
-            let tap = lanes(taps, place, width);
-            let mut dtap = lanes(dtaps, place, width);
-            for t in back..rows {
-                let at = (t - back) * channels + from;
-                let g = lanes(dy, t * channels + from, width);
-                let x = lanes(x, at, width);
-                let mut acc = lanes(dx, at, width);
-                for l in 0..LANES {
-                    dtap[l] = madd::<FMA>(g[l], x[l], dtap[l]);
-                    acc[l] = madd::<FMA>(g[l], tap[l], acc[l]);
-                }
-                store(&acc, dx, at, width);
+    for back in 0..k.min(rows) {
+        let place = (k - 1 - back) * channels + from;
+        let tap = lanes(taps, place, width);
+        let mut dtap = lanes(dtaps, place, width);
+        for t in back..rows {
+            let at = (t - back) * channels + from;
+            let g = lanes(dy, t * channels + from, width);
+            let x = lanes(x, at, width);
+            let mut acc = lanes(dx, at, width);
+            for l in 0..LANES {
+                dtap[l] = madd::<FMA>(g[l], x[l], dtap[l]);
+                acc[l] = madd::<FMA>(g[l], tap[l], acc[l]);
             }
-            store(&dtap, dtaps, place, width);
+            store(&acc, dx, at, width);
         }
+        store(&dtap, dtaps, place, width);
     }
 }
