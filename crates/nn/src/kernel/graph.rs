@@ -2,6 +2,7 @@
 
 use super::vector::prefetch;
 use super::{dispatched, madd};
+use sommelier_core::Csr;
 use std::ops::Range;
 
 /// Columns whose sums stay in registers over a sparse row.
@@ -11,29 +12,17 @@ const NARROW: usize = 16;
 const AHEAD: usize = 4;
 
 dispatched! {
-    /// `y ← beta y + alpha A x` for sparse rows `ptr`, `index`, `value` and `dim` columns of x and y; `y` may hold anything
-    /// where `beta` is 0.
-    sparse_times = sparse_times_body(
-        ptr: &[usize], index: &[u32], value: &[f32], dim: usize, alpha: f32, x: &[f32], beta: f32, y: &mut [f32]
-    )
+    /// `y ← beta y + alpha A x` for `dim` columns of x and y; `y` may hold anything where `beta` is 0.
+    sparse_times = sparse_times_body(a: &Csr, dim: usize, alpha: f32, x: &[f32], beta: f32, y: &mut [f32])
 }
 
 #[inline(always)]
-fn sparse_times_body<const FMA: bool>(
-    ptr: &[usize],
-    index: &[u32],
-    value: &[f32],
-    dim: usize,
-    alpha: f32,
-    x: &[f32],
-    beta: f32,
-    y: &mut [f32],
-) {
+fn sparse_times_body<const FMA: bool>(a: &Csr, dim: usize, alpha: f32, x: &[f32], beta: f32, y: &mut [f32]) {
     if dim == 0 {
         return;
     }
-    for (range, y) in ptr.windows(2).zip(y.chunks_exact_mut(dim)) {
-        let row = Row { index, value, range: range[0]..range[1], x, dim };
+    for (range, y) in a.ptr.windows(2).zip(y.chunks_exact_mut(dim)) {
+        let row = Row { a, range: range[0]..range[1], x, dim };
         let mut from = 0;
         while from + WIDE <= dim {
             put::<FMA>(&row.sums::<FMA, WIDE>(from), alpha, beta, &mut y[from..from + WIDE]);
@@ -50,8 +39,7 @@ fn sparse_times_body<const FMA: bool>(
 }
 
 struct Row<'a> {
-    index: &'a [u32],
-    value: &'a [f32],
+    a: &'a Csr,
     range: Range<usize>,
     x: &'a [f32],
     dim: usize,
@@ -63,10 +51,10 @@ impl Row<'_> {
     fn sums<const FMA: bool, const W: usize>(&self, from: usize) -> [f32; W] {
         let mut acc = [0f32; W];
         for e in self.range.clone() {
-            if let Some(&next) = self.index.get(e + AHEAD) {
+            if let Some(&next) = self.a.index.get(e + AHEAD) {
                 prefetch(self.x, next as usize * self.dim + from, W);
             }
-            let (value, x) = (self.value[e], &self.x[self.index[e] as usize * self.dim + from..][..W]);
+            let (value, x) = (self.a.value[e], &self.x[self.a.index[e] as usize * self.dim + from..][..W]);
             for l in 0..W {
                 acc[l] = madd::<FMA>(value, x[l], acc[l]);
             }

@@ -35,73 +35,6 @@ dispatched! {
     )
 }
 
-#[inline(always)]
-fn gru_step_body<const FMA: bool>(
-    h: usize,
-    gates: &mut [f32],
-    products: &[f32],
-    bias: &[f32],
-    before: &[f32],
-    kept: &mut [f32],
-    after: &mut [f32],
-) {
-    if h == 0 {
-        return;
-    }
-    let bias = &bias[..h];
-    let rows = gates.chunks_exact_mut(3 * h).zip(products.chunks_exact(3 * h));
-    let states = before.chunks_exact(h).zip(after.chunks_exact_mut(h)).zip(kept.chunks_exact_mut(h));
-    for ((gates, products), ((before, after), kept)) in rows.zip(states) {
-        let (r, rest) = gates.split_at_mut(h);
-        let (z, n) = rest.split_at_mut(h);
-        let (pr, rest) = products.split_at(h);
-        let (pz, pn) = rest.split_at(h);
-        let (n, pn) = (&mut n[..h], &pn[..h]);
-        for i in 0..h {
-            let hidden = pn[i] + bias[i];
-            let reset = sigmoid1::<FMA>(r[i] + pr[i]);
-            let update = sigmoid1::<FMA>(z[i] + pz[i]);
-            let new = tanh1::<FMA>(madd::<FMA>(reset, hidden, n[i]));
-            (r[i], z[i], n[i], kept[i]) = (reset, update, new, hidden);
-            after[i] = madd::<FMA>(update, before[i] - new, new);
-        }
-    }
-}
-
-#[inline(always)]
-fn gru_step_back_body<const FMA: bool>(
-    h: usize,
-    gates: &[f32],
-    kept: &[f32],
-    before: &[f32],
-    dafter: &mut [f32],
-    dhidden: &mut [f32],
-    dinput: &mut [f32],
-) {
-    if h == 0 {
-        return;
-    }
-    let rows = gates.chunks_exact(3 * h).zip(dhidden.chunks_exact_mut(3 * h));
-    let states = kept.chunks_exact(h).zip(before.chunks_exact(h));
-    let grads = dafter.chunks_exact_mut(h).zip(dinput.chunks_exact_mut(h));
-    for (((gates, dhidden), (kept, before)), (d, dinput)) in rows.zip(states).zip(grads) {
-        let (r, rest) = gates.split_at(h);
-        let (z, n) = rest.split_at(h);
-        let (dr, rest) = dhidden.split_at_mut(h);
-        let (dz, dn) = rest.split_at_mut(h);
-        let (n, dn) = (&n[..h], &mut dn[..h]);
-        for i in 0..h {
-            let (g, reset, update, new) = (d[i], r[i], z[i], n[i]);
-            let dnew = g * (1.0 - update) * (1.0 - new * new);
-            dr[i] = dnew * kept[i] * reset * (1.0 - reset);
-            dz[i] = g * (before[i] - new) * update * (1.0 - update);
-            dn[i] = dnew * reset;
-            dinput[i] = dnew;
-            d[i] = g * update;
-        }
-    }
-}
-
 /// Channels worked on at once.
 pub(super) const LANES: usize = 16;
 pub(super) type Lane = [f32; LANES];
@@ -128,25 +61,107 @@ pub(super) fn store(lane: &Lane, x: &mut [f32], at: usize, width: usize) {
 }
 
 #[inline(always)]
-fn convolve_body<const FMA: bool>(channels: usize, x: &[f32], taps: &[f32], bias: &[f32], y: &mut [f32]) {
-    if channels == 0 {
-        return;
-    }
-    let (k, rows) = (taps.len() / channels, y.len() / channels);
-    for from in (0..channels).step_by(LANES) {
-        let width = LANES.min(channels - from);
-        let bias = lanes(bias, from, width);
-        for t in 0..rows {
-            let mut acc = bias;
-            for back in 0..k.min(t + 1) {
-                let tap = lanes(taps, (k - 1 - back) * channels + from, width);
-                let x = lanes(x, (t - back) * channels + from, width);
-                for l in 0..LANES {
-                    acc[l] = madd::<FMA>(tap[l], x[l], acc[l]);
-                }
+fn gru_step_body<const FMA: bool>(
+    h: usize,
+    gates: &mut [f32],
+    products: &[f32],
+    bias: &[f32],
+    before: &[f32],
+    kept: &mut [f32],
+    after: &mut [f32],
+) {
+    for row in 0..after.len() / h.max(1) {
+        let (wide, own) = (row * 3 * h, row * h);
+        for from in (0..h).step_by(LANES) {
+            let width = LANES.min(h - from);
+            let part = |x: &[f32], gate: usize| lanes(x, wide + gate * h + from, width);
+            let (mut r, mut z, mut n) = (part(gates, 0), part(gates, 1), part(gates, 2));
+            let (pr, pz, mut hidden) = (part(products, 0), part(products, 1), part(products, 2));
+            let (bias, mut state) = (lanes(bias, from, width), lanes(before, own + from, width));
+            for l in 0..LANES {
+                r[l] = sigmoid1::<FMA>(r[l] + pr[l]);
+                z[l] = sigmoid1::<FMA>(z[l] + pz[l]);
+                hidden[l] += bias[l];
+                n[l] = tanh1::<FMA>(madd::<FMA>(r[l], hidden[l], n[l]));
+                state[l] = madd::<FMA>(z[l], state[l] - n[l], n[l]);
             }
-            store(&acc, y, t * channels + from, width);
+            for (gate, lane) in [r, z, n].iter().enumerate() {
+                store(lane, gates, wide + gate * h + from, width);
+            }
+            store(&hidden, kept, own + from, width);
+            store(&state, after, own + from, width);
         }
+    }
+}
+
+#[inline(always)]
+fn gru_step_back_body<const FMA: bool>(
+    h: usize,
+    gates: &[f32],
+    kept: &[f32],
+    before: &[f32],
+    dafter: &mut [f32],
+    dhidden: &mut [f32],
+    dinput: &mut [f32],
+) {
+    for row in 0..dafter.len() / h.max(1) {
+        let (wide, own) = (row * 3 * h, row * h);
+        for from in (0..h).step_by(LANES) {
+            let width = LANES.min(h - from);
+            let part = |gate: usize| lanes(gates, wide + gate * h + from, width);
+            let (r, z, n) = (part(0), part(1), part(2));
+            let (kept, before) = (lanes(kept, own + from, width), lanes(before, own + from, width));
+            let mut g = lanes(dafter, own + from, width);
+            let mut d = [[0.0; LANES]; 3];
+            let mut dnew = [0.0; LANES];
+            for l in 0..LANES {
+                dnew[l] = g[l] * (1.0 - z[l]) * (1.0 - n[l] * n[l]);
+                d[0][l] = dnew[l] * kept[l] * r[l] * (1.0 - r[l]);
+                d[1][l] = g[l] * (before[l] - n[l]) * z[l] * (1.0 - z[l]);
+                d[2][l] = dnew[l] * r[l];
+                g[l] *= z[l];
+            }
+            for (gate, lane) in d.iter().enumerate() {
+                store(lane, dhidden, wide + gate * h + from, width);
+            }
+            store(&dnew, dinput, own + from, width);
+            store(&g, dafter, own + from, width);
+        }
+    }
+}
+
+#[inline(always)]
+fn convolve_body<const FMA: bool>(channels: usize, x: &[f32], taps: &[f32], bias: &[f32], y: &mut [f32]) {
+    let whole = channels - channels % LANES;
+    for from in (0..whole).step_by(LANES) {
+        convolve_block::<FMA>((channels, from, LANES), x, taps, bias, y);
+    }
+    if whole < channels {
+        convolve_block::<FMA>((channels, whole, channels - whole), x, taps, bias, y);
+    }
+}
+
+/// `width` channels beginning with `from`. Inlined twice, so that the whole blocks are compiled for a known width.
+#[inline(always)]
+fn convolve_block<const FMA: bool>(
+    (channels, from, width): (usize, usize, usize),
+    x: &[f32],
+    taps: &[f32],
+    bias: &[f32],
+    y: &mut [f32],
+) {
+    let (k, rows) = (taps.len() / channels, y.len() / channels);
+    let bias = lanes(bias, from, width);
+    for t in 0..rows {
+        let mut acc = bias;
+        for back in 0..k.min(t + 1) {
+            let tap = lanes(taps, (k - 1 - back) * channels + from, width);
+            let x = lanes(x, (t - back) * channels + from, width);
+            for l in 0..LANES {
+                acc[l] = madd::<FMA>(tap[l], x[l], acc[l]);
+            }
+        }
+        store(&acc, y, t * channels + from, width);
     }
 }
 
@@ -159,28 +174,40 @@ fn convolve_back_body<const FMA: bool>(
     dx: &mut [f32],
     dtaps: &mut [f32],
 ) {
-    if channels == 0 {
-        return;
+    let whole = channels - channels % LANES;
+    for from in (0..whole).step_by(LANES) {
+        convolve_back_block::<FMA>((channels, from, LANES), x, taps, dy, dx, dtaps);
     }
+    if whole < channels {
+        convolve_back_block::<FMA>((channels, whole, channels - whole), x, taps, dy, dx, dtaps);
+    }
+}
+
+#[inline(always)]
+fn convolve_back_block<const FMA: bool>(
+    (channels, from, width): (usize, usize, usize),
+    x: &[f32],
+    taps: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    dtaps: &mut [f32],
+) {
     let (k, rows) = (taps.len() / channels, dy.len() / channels);
-    for from in (0..channels).step_by(LANES) {
-        let width = LANES.min(channels - from);
-        for back in 0..k.min(rows) {
-            let place = (k - 1 - back) * channels + from;
-            let tap = lanes(taps, place, width);
-            let mut dtap = lanes(dtaps, place, width);
-            for t in back..rows {
-                let at = (t - back) * channels + from;
-                let g = lanes(dy, t * channels + from, width);
-                let x = lanes(x, at, width);
-                let mut acc = lanes(dx, at, width);
-                for l in 0..LANES {
-                    dtap[l] = madd::<FMA>(g[l], x[l], dtap[l]);
-                    acc[l] = madd::<FMA>(g[l], tap[l], acc[l]);
-                }
-                store(&acc, dx, at, width);
+    for back in 0..k.min(rows) {
+        let place = (k - 1 - back) * channels + from;
+        let tap = lanes(taps, place, width);
+        let mut dtap = lanes(dtaps, place, width);
+        for t in back..rows {
+            let at = (t - back) * channels + from;
+            let g = lanes(dy, t * channels + from, width);
+            let x = lanes(x, at, width);
+            let mut acc = lanes(dx, at, width);
+            for l in 0..LANES {
+                dtap[l] = madd::<FMA>(g[l], x[l], dtap[l]);
+                acc[l] = madd::<FMA>(g[l], tap[l], acc[l]);
             }
-            store(&dtap, dtaps, place, width);
+            store(&acc, dx, at, width);
         }
+        store(&dtap, dtaps, place, width);
     }
 }

@@ -124,12 +124,13 @@ fn scan_body<const FMA: bool>(inputs: &ScanInputs<'_>, marks: &mut [f32], work: 
             }
             let (b, c) = (&b[t * b_step..][..states], &c[t * c_step..][..states]);
             for s in 0..states {
-                let (h, a) = (&mut h[s], &a[s]);
+                let (mut state, a) = (h[s], a[s]);
                 for l in 0..LANES {
                     let keep = exp1::<FMA>(step[l] * a[l]);
-                    h[l] = madd::<FMA>(keep, h[l], drive[l] * b[s]);
-                    y[l] = madd::<FMA>(h[l], c[s], y[l]);
+                    state[l] = madd::<FMA>(keep, state[l], drive[l] * b[s]);
+                    y[l] = madd::<FMA>(state[l], c[s], y[l]);
                 }
+                h[s] = state;
             }
             if let Some((gate, gate_step)) = gate {
                 let z = lanes(gate, t * gate_step + from, width);
@@ -179,8 +180,7 @@ fn scan_back_body<const FMA: bool>(
                 let t = first + i;
                 let place = t * channels + from;
                 let (u, raw) = (lanes(u, place, width), lanes(delta, place, width));
-                let (step, y) = (&mut steps[i], &mut ys[i]);
-                let mut drive = [0.0; LANES];
+                let (mut step, mut y, mut drive): (Lane, Lane, Lane) = Default::default();
                 for l in 0..LANES {
                     step[l] = softplus1::<FMA>(raw[l] + bias[l]);
                     drive[l] = step[l] * u[l];
@@ -190,20 +190,22 @@ fn scan_back_body<const FMA: bool>(
                 let (before, after) = hs[i * states..][..2 * states].split_at_mut(states);
                 let keeps = &mut keeps[i * states..][..states];
                 for s in 0..states {
-                    let (keep, before, after, a) = (&mut keeps[s], &before[s], &mut after[s], &a[s]);
+                    let (mut keep, mut state, a) = ([0.0; LANES], before[s], a[s]);
                     for l in 0..LANES {
                         keep[l] = exp1::<FMA>(step[l] * a[l]);
-                        after[l] = madd::<FMA>(keep[l], before[l], drive[l] * b[s]);
-                        y[l] = madd::<FMA>(after[l], c[s], y[l]);
+                        state[l] = madd::<FMA>(keep[l], state[l], drive[l] * b[s]);
+                        y[l] = madd::<FMA>(state[l], c[s], y[l]);
                     }
+                    (keeps[s], after[s]) = (keep, state);
                 }
+                (steps[i], ys[i]) = (step, y);
             }
             let mut dbias = lanes(into.bias, from, width);
             let mut dd = lanes(into.d, from, width);
             for i in (0..len).rev() {
                 let t = first + i;
                 let place = t * channels + from;
-                let (u, raw, step) = (lanes(u, place, width), lanes(delta, place, width), &steps[i]);
+                let (u, raw, step) = (lanes(u, place, width), lanes(delta, place, width), steps[i]);
                 let mut g = lanes(dout, place, width);
                 if let Some((gate, gate_step)) = gate {
                     let z = lanes(gate, t * gate_step + from, width);
@@ -225,18 +227,20 @@ fn scan_back_body<const FMA: bool>(
                 let (db, dc) = (&mut db[i * states..][..states], &mut dc[i * states..][..states]);
                 let keeps = &keeps[i * states..][..states];
                 for s in 0..states {
-                    let (keep, before, after, a) = (&keeps[s], &before[s], &after[s], &a[s]);
-                    let (db, dc, da, dh) = (&mut db[s], &mut dc[s], &mut da[s], &mut dh[s]);
+                    // Copies: the compiler cannot know that the places do not overlap.
+                    let (mut dstate, mut into_b, mut into_c, mut into_a) = (dh[s], db[s], dc[s], da[s]);
+                    let (keep, before, after, a) = (keeps[s], before[s], after[s], a[s]);
                     for l in 0..LANES {
-                        let dstate = madd::<FMA>(g[l], c[s], dh[l]);
-                        dc[l] = madd::<FMA>(g[l], after[l], dc[l]);
-                        db[l] = madd::<FMA>(dstate, drive[l], db[l]);
-                        ddrive[l] = madd::<FMA>(dstate, b[s], ddrive[l]);
-                        dh[l] = dstate * keep[l];
-                        let exponent = dh[l] * before[l];
+                        dstate[l] = madd::<FMA>(g[l], c[s], dstate[l]);
+                        into_c[l] = madd::<FMA>(g[l], after[l], into_c[l]);
+                        into_b[l] = madd::<FMA>(dstate[l], drive[l], into_b[l]);
+                        ddrive[l] = madd::<FMA>(dstate[l], b[s], ddrive[l]);
+                        dstate[l] *= keep[l];
+                        let exponent = dstate[l] * before[l];
                         dstep[l] = madd::<FMA>(exponent, a[l], dstep[l]);
-                        da[l] = madd::<FMA>(exponent, step[l], da[l]);
+                        into_a[l] = madd::<FMA>(exponent, step[l], into_a[l]);
                     }
+                    (dh[s], db[s], dc[s], da[s]) = (dstate, into_b, into_c, into_a);
                 }
                 let mut du = [0.0; LANES];
                 for l in 0..LANES {

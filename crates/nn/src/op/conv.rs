@@ -230,7 +230,9 @@ mod tests {
 
     const BATCHES: [&[usize]; 5] = [&[], &[0, 0], &[1], &[3, 0, 1, 6], &[150, 2, 0, 120]];
 
-    fn activations() -> [(Activation, fn(f64) -> f64); 2] {
+    type Plain = fn(f64) -> f64;
+
+    fn activations() -> [(Activation, Plain); 2] {
         [(Activation::Identity, |z| z), (Activation::Silu, |z| z * sigmoid(z))]
     }
 

@@ -48,7 +48,7 @@ impl Tape<'_> {
 
     /// f(x).
     pub fn activation(&mut self, x: Var, f: Activation) -> Var {
-        let mut y = self.copy(x);
+        let mut y = self.copy_of(x);
         kernel::activate(&mut y.data, f);
         self.push(y, self.wants(x), || Box::new(Activated { x, f }))
     }
@@ -56,14 +56,14 @@ impl Tape<'_> {
     /// Each number 0 with probability p and else divided by 1 − p; x itself where nothing is learned or p is 0.
     pub fn drop_out(&mut self, x: Var, p: f32) -> Var {
         let Some(drop) = self.dropout(p) else { return x };
-        let mut y = self.copy(x);
+        let mut y = self.copy_of(x);
         kernel::drop_out(&mut y.data, drop, 0);
         self.push(y, self.wants(x), || Box::new(Dropped { x, drop }))
     }
 
     /// Rows that sum to 1.
     pub fn softmax(&mut self, x: Var) -> Var {
-        let mut y = self.copy(x);
+        let mut y = self.copy_of(x);
         for row in y.data.chunks_exact_mut(y.cols.max(1)) {
             kernel::softmax(row, 1.0);
         }
@@ -72,7 +72,7 @@ impl Tape<'_> {
 
     /// Columns that sum to 1 over the rows of each sequence: attention within a sequence.
     pub fn segment_softmax(&mut self, x: Var, ragged: &Arc<Ragged>) -> Var {
-        let mut y = self.copy(x);
+        let mut y = self.copy_of(x);
         assert_eq!(y.rows, ragged.rows(), "rows of x and of the batch");
         let k = y.cols;
         let mut column = self.take(k);
@@ -96,7 +96,7 @@ impl Tape<'_> {
         self.push(y, self.wants(x), || Box::new(SegmentSoftmax { x, ragged }))
     }
 
-    fn copy(&mut self, x: Var) -> Tensor {
+    fn copy_of(&mut self, x: Var) -> Tensor {
         let (rows, cols) = self.shape(x);
         let mut y = self.take(rows * cols);
         y.copy_from_slice(self.data(x));

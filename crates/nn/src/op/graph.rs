@@ -20,7 +20,7 @@ impl Tape<'_> {
         assert_eq!((n, m), (a.cols, transposed.cols), "columns of the matrix and of its transpose");
         assert_eq!((n, a.nnz()), (transposed.rows(), transposed.nnz()), "the transpose is another matrix");
         let mut y = self.take(m * d);
-        kernel::sparse_times(&a.ptr, &a.index, &a.value, d, scale, self.data(x), 0.0, &mut y);
+        kernel::sparse_times(a, d, scale, self.data(x), 0.0, &mut y);
         let way_back = || Box::new(Way { transposed: Arc::clone(transposed), x, scale }) as Box<dyn Backward>;
         self.push(Tensor::new(m, d, y), self.wants(x), way_back)
     }
@@ -36,7 +36,7 @@ impl Backward for Way {
     fn backward(&self, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         let a = &self.transposed;
         let (dx, beta) = grads.slot(self.x);
-        kernel::sparse_times(&a.ptr, &a.index, &a.value, y.cols, self.scale, dy, beta, dx);
+        kernel::sparse_times(a, y.cols, self.scale, dy, beta, dx);
     }
 }
 

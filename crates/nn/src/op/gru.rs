@@ -62,7 +62,8 @@ impl Tape<'_> {
         let ((rows, inner), (gates_wide, h)) = (self.shape(x), self.shape(gru.hidden));
         assert_eq!(rows, ragged.rows(), "rows of x and of the batch");
         assert_eq!((3 * h, (3 * h, inner)), (gates_wide, self.shape(gru.input)), "shapes of the weights");
-        let wanted = self.wants(x) || self.wants(gru.input) || self.wants(gru.hidden);
+        let biases = gru.bias.into_iter().flat_map(<[Var; 2]>::from);
+        let wanted = [x, gru.input, gru.hidden].into_iter().chain(biases).any(|v| self.wants(v));
         let moments = Moments::of(ragged);
         let alive = moments.ptr.get(1).copied().unwrap_or(0);
         let mut x_timed = self.take(rows * inner);
@@ -101,7 +102,7 @@ impl Tape<'_> {
             }
             for t in 0..moments.len() {
                 let (from, to) = (moments.ptr[t], moments.ptr[t + 1]);
-                let (past, now) = states.split_at_mut(from * h);
+                let (past, now) = states[..to * h].split_at_mut(from * h);
                 let past = if t == 0 { &before[..] } else { &past[moments.ptr[t - 1] * h..] };
                 let past = &past[..(to - from) * h];
                 let products = &mut products[..(to - from) * 3 * h];
