@@ -48,7 +48,7 @@ impl From<ParamId> for Var {
 /// The way back through one operation.
 pub trait Backward: Send {
     /// Adds to the gradients of the inputs. `y` is what the operation made and `dy` its gradient, which may be used up.
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads);
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads);
 }
 
 /// Values of everything on a tape.
@@ -152,7 +152,7 @@ pub struct Grads<'a> {
     params: &'a Params,
     of_params: &'a mut ParamGrads,
     pub(crate) workspace: &'a mut Workspace,
-    sizes: &'a [Tensor],
+    lengths: &'a [usize],
 }
 
 impl Grads<'_> {
@@ -177,7 +177,7 @@ impl Grads<'_> {
             }
             Var::Node(n) => {
                 let fresh = self.nodes[n].is_none();
-                let len = self.sizes[n].data.len();
+                let len = self.lengths[n];
                 let slot = self.nodes[n].get_or_insert_with(|| self.workspace.take(len));
                 (slot, if fresh { 0.0 } else { 1.0 })
             }
@@ -308,7 +308,7 @@ impl<'m> Tape<'m> {
         Var::Node(node)
     }
 
-    /// Runs backwards from a 1 × 1 loss and adds the gradients of all parameters to `grads`.
+    /// Runs backwards from a 1 × 1 loss and adds the gradients of all parameters to `grads`. Values of nodes are gone after it.
     pub fn backward(&mut self, loss: Var, grads: &mut ParamGrads) {
         self.backward_from(loss, &[1.0], grads);
     }
@@ -320,20 +320,23 @@ impl<'m> Tape<'m> {
         seed.copy_from_slice(gradient);
         let mut nodes: Vec<Option<Vec<f32>>> = vec![None; self.nodes.len()];
         nodes[start] = Some(seed);
-        let values = Values { params: self.params, nodes: &self.nodes };
+        let lengths: Vec<usize> = self.nodes.iter().map(|t| t.data.len()).collect();
         let mut at = Grads {
             nodes,
             wanted: &self.wanted,
             params: self.params,
             of_params: grads,
             workspace: &mut self.workspace,
-            sizes: &self.nodes,
+            lengths: &lengths,
         };
         while let Some(Step { way_back, node }) = self.steps.pop() {
             if let Some(mut dy) = at.nodes[node].take() {
+                let values = Values { params: self.params, nodes: &self.nodes };
                 way_back.backward(&values.nodes[node], &mut dy, &values, &mut at);
                 at.workspace.give(dy);
             }
+            // Whoever read this node has gone back already: nobody will look at it again.
+            at.workspace.give(std::mem::take(&mut self.nodes[node].data));
         }
         let left = std::mem::take(&mut at.nodes);
         left.into_iter().flatten().for_each(|v| self.workspace.give(v));

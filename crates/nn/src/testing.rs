@@ -146,7 +146,7 @@ fn a_wrong_gradient_is_found() {
     use crate::tape::{Backward, Grads, Tensor, Values};
     struct Wrong(Var);
     impl Backward for Wrong {
-        fn backward(&self, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+        fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
             grads.add(self.0, dy);
         }
     }

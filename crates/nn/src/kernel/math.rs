@@ -61,6 +61,11 @@ dispatched! {
 }
 
 dispatched! {
+    /// x ← e^(x − max x); returns the maximum and the sum: a softmax but for its last division. Nothing gives (−∞, 0).
+    exp_below_max = exp_below_max_body(x: &mut [f32]) -> (f32, f32)
+}
+
+dispatched! {
     /// x ← e^(scale · x − shift): the softmax whose log-sum is known.
     softmax_again = softmax_again_body(x: &mut [f32], scale: f32, shift: f32)
 }
@@ -268,6 +273,31 @@ pub(super) fn softmax_body<const FMA: bool>(x: &mut [f32], scale: f32) -> f32 {
 }
 
 #[inline(always)]
+fn exp_below_max_body<const FMA: bool>(x: &mut [f32]) -> (f32, f32) {
+    let top = max_body::<FMA>(x);
+    // Where all are −∞ nothing is left; a NaN, which `max` passes by, stays one.
+    let shift = if top == f32::NEG_INFINITY { 0.0 } else { top };
+    let mut acc = [0f32; LANES];
+    let (chunks, tail) = x.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            chunk[l] = exp1::<FMA>(chunk[l] - shift);
+            acc[l] += chunk[l];
+        }
+    }
+    for (l, x) in tail.iter_mut().enumerate() {
+        *x = exp1::<FMA>(*x - shift);
+        acc[l] += *x;
+    }
+    for width in [16, 8, 4, 2, 1] {
+        for l in 0..width {
+            acc[l] += acc[l + width];
+        }
+    }
+    (top, acc[0])
+}
+
+#[inline(always)]
 fn softmax_again_body<const FMA: bool>(x: &mut [f32], scale: f32, shift: f32) {
     for x in x {
         *x = exp1::<FMA>(madd::<FMA>(*x, scale, -shift));
@@ -401,11 +431,17 @@ mod tests {
             assert!((sum(&p) - 1.0).abs() < 1e-5);
             let mut again = x.clone();
             softmax_again(&mut again, 0.5, log_sum);
-            for (p, a) in p.iter().zip(&again) {
-                assert!((p - a).abs() < 1e-5);
+            let mut below: Vec<f32> = x.iter().map(|x| 0.5 * x).collect();
+            let (top, total) = exp_below_max(&mut below);
+            assert!((top + total.ln() - log_sum).abs() < 1e-4);
+            for ((p, a), b) in p.iter().zip(&again).zip(&below) {
+                assert!((p - a).abs() < 1e-5 && (p - b / total).abs() < 1e-5);
             }
         }
         assert_eq!(softmax(&mut [], 1.0), f32::NEG_INFINITY);
+        assert_eq!(exp_below_max(&mut []), (f32::NEG_INFINITY, 0.0));
+        assert_eq!(exp_below_max(&mut [f32::NEG_INFINITY; 3]), (f32::NEG_INFINITY, 0.0));
+        assert!(exp_below_max(&mut [1.0, f32::NAN]).1.is_nan());
         let mut broken = [1.0, f32::NAN];
         softmax(&mut broken, 1.0);
         assert!(broken[0].is_nan(), "a NaN is not hidden");

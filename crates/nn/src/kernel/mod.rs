@@ -17,8 +17,8 @@ pub use blas::{Layout, gemm};
 pub use cg::conjugate_gradients;
 pub use graph::sparse_times;
 pub use math::{
-    Activation, Dropout, activate, deactivate, drop_out, exp, max, multiply, multiply_add, scale, softmax,
-    softmax_again, sum,
+    Activation, Dropout, activate, deactivate, drop_out, exp, exp_below_max, max, multiply, multiply_add,
+    scale, softmax, softmax_again, sum,
 };
 pub use norm::{layer_norm, layer_norm_back, rms_norm, rms_norm_back};
 pub use recurrent::{convolve, convolve_back, gru_step, gru_step_back};

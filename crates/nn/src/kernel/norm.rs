@@ -66,11 +66,27 @@ fn layer_norm_back_body<const FMA: bool>(
     let (g, dy, dx, dg, db) = (&g[..n], &dy[..n], &mut dx[..n], &mut dg[..n], &mut db[..n]);
     // Both sums in one pass: of dy g, and of dy g x̂.
     let (mut sums, mut products) = ([0f32; LANES], [0f32; LANES]);
-    for i in 0..n {
+    let whole = n / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let take = |v: &[f32]| -> [f32; LANES] { *v[at..].first_chunk().expect("LANES numbers") };
+        let (x, g, dy) = (take(x), take(g), take(dy));
+        let (mut of_gain, mut of_bias) = (take(dg), take(db));
+        for l in 0..LANES {
+            let hat = (x[l] - mean) * inverse;
+            let t = dy[l] * g[l];
+            sums[l] += t;
+            products[l] = madd::<FMA>(t, hat, products[l]);
+            of_gain[l] = madd::<FMA>(dy[l], hat, of_gain[l]);
+            of_bias[l] += dy[l];
+        }
+        dg[at..at + LANES].copy_from_slice(&of_gain);
+        db[at..at + LANES].copy_from_slice(&of_bias);
+    }
+    for i in whole..n {
         let hat = (x[i] - mean) * inverse;
         let t = dy[i] * g[i];
-        sums[i % LANES] += t;
-        products[i % LANES] = madd::<FMA>(t, hat, products[i % LANES]);
+        sums[0] += t;
+        products[0] = madd::<FMA>(t, hat, products[0]);
         dg[i] = madd::<FMA>(dy[i], hat, dg[i]);
         db[i] += dy[i];
     }

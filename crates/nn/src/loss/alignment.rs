@@ -37,7 +37,7 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         let factor = 2.0 * dy[0] * self.scale;
         for (var, factor) in [(self.a, factor), (self.b, -factor)] {
             if grads.wants(var) {

@@ -41,11 +41,11 @@ impl Items {
     }
 }
 
-/// Numbers of a tile of scores: it stays in the cache of one core while it is used three times.
+/// Numbers of a tile of scores, at most: it stays in the last cache while it is used again.
 const TILE: usize = 1 << 20;
-/// Rows of h taken together.
+/// Rows of h taken together, at least and at most.
 const ROWS: [usize; 2] = [32, 128];
-/// Items whose products are made together.
+/// Items whose scores are made, and used, together: those of a tile's rows stay in the cache of one core.
 const ITEMS: usize = 1 << 10;
 
 impl Tape<'_> {
@@ -113,12 +113,12 @@ struct Job<'a> {
 type Out<'a> = Option<(&'a mut [f32], &'a mut [f32])>;
 
 impl Job<'_> {
-    /// Scores of some rows with the items of a range, into a matrix of that width.
-    fn scores(&self, h: &[f32], items: std::ops::Range<usize>, into: &mut [f32], wide: usize) {
+    /// Scores of some rows with the items of a range.
+    fn scores(&self, h: &[f32], items: std::ops::Range<usize>, into: &mut [f32]) {
         let rows = h.len() / self.d;
-        let at = Layout::rows_of(self.d);
+        let (at, wide) = (Layout::rows_of(self.d), items.len());
         let e = &self.e[items.start * self.d..items.end * self.d];
-        let shape = (rows, items.len(), self.d);
+        let shape = (rows, wide, self.d);
         kernel::gemm(shape, self.factor, (h, at), (e, at.transposed()), 0.0, (into, Layout::rows_of(wide)));
         let begin = self.free.partition_point(|&s| (s as usize) < items.start);
         for &slot in self.free[begin..].iter().take_while(|&&s| (s as usize) < items.end) {
@@ -128,21 +128,59 @@ impl Job<'_> {
         }
     }
 
-    /// dh += step · p E and dE += step · pᵀ h over the items of a range; p is a matrix of width `wide`.
+    /// Exponentials of those scores below the maximum of each row, with maxima and sums; returns what the right items among
+    /// them take off the loss.
+    fn exponentials(
+        &self,
+        h: &[f32],
+        right: &[u32],
+        items: std::ops::Range<usize>,
+        into: &mut [f32],
+        parts: &mut Vec<(f32, f32)>,
+    ) -> f64 {
+        self.scores(h, items.clone(), into);
+        let mut loss = 0f64;
+        for (row, &y) in into.chunks_exact_mut(items.len()).zip(right) {
+            if items.contains(&(y as usize)) {
+                loss -= f64::from(row[y as usize - items.start]);
+            }
+            parts.push(kernel::exp_below_max(row));
+        }
+        loss
+    }
+
+    /// dh_r += f_r (p E)_r and dE += pᵀ (f h) over the items of a range; f has the factor of each row, and `scratch` room for
+    /// two matrices like h.
     fn gradients(
         &self,
         h: &[f32],
-        (p, wide): (&[f32], usize),
+        p: &[f32],
+        f: &[f32],
         items: std::ops::Range<usize>,
         (dh, de): (&mut [f32], &mut [f32]),
+        scratch: &mut [f32],
     ) {
-        let rows = h.len() / self.d;
-        let (at, p_at) = (Layout::rows_of(self.d), Layout::rows_of(wide));
-        let e = &self.e[items.start * self.d..items.end * self.d];
-        let beta = if items.start == 0 { 0.0 } else { 1.0 };
-        kernel::gemm((rows, self.d, items.len()), self.step, (p, p_at), (e, at), beta, (dh, at));
-        let de = &mut de[items.start * self.d..items.end * self.d];
-        kernel::gemm((items.len(), self.d, rows), self.step, (p, p_at.transposed()), (h, at), 1.0, (de, at));
+        let rows = f.len();
+        let (at, p_at) = (Layout::rows_of(self.d), Layout::rows_of(items.len()));
+        let range = items.start * self.d..items.end * self.d;
+        let (scaled, product) = scratch[..2 * h.len()].split_at_mut(h.len());
+        let e = &self.e[range.clone()];
+        kernel::gemm((rows, self.d, items.len()), 1.0, (p, p_at), (e, at), 0.0, (product, at));
+        let each = dh.chunks_exact_mut(self.d).zip(product.chunks_exact(self.d));
+        each.zip(f).for_each(|((dh, product), &f)| kernel::axpy(f, product, dh));
+        scaled.copy_from_slice(h);
+        scaled.chunks_exact_mut(self.d).zip(f).for_each(|(h, &f)| kernel::scale(h, f));
+        let shape = (items.len(), self.d, rows);
+        kernel::gemm(shape, 1.0, (p, p_at.transposed()), (scaled, at), 1.0, (&mut de[range], at));
+    }
+
+    /// What the right items take off the gradients.
+    fn less_right(&self, h: &[f32], right: &[u32], (dh, de): (&mut [f32], &mut [f32])) {
+        for ((h, dh), &y) in h.chunks_exact(self.d).zip(dh.chunks_exact_mut(self.d)).zip(right) {
+            let row = y as usize * self.d..(y as usize + 1) * self.d;
+            kernel::axpy(-self.step, &self.e[row.clone()], dh);
+            kernel::axpy(-self.step, h, &mut de[row]);
+        }
     }
 
     fn chunks(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
@@ -150,65 +188,71 @@ impl Job<'_> {
         (0..count).step_by(ITEMS).map(move |from| from..(from + ITEMS).min(count))
     }
 
-    /// All scores of some rows at once.
+    /// All scores of some rows at once: each chunk becomes exponentials below its own maximum while it is in the cache, and what
+    /// is missing to a softmax is one factor for each row and chunk.
     fn whole(&self, h: &[f32], right: &[u32], tile: &mut [f32], out: &mut Out) -> f64 {
-        for items in self.chunks() {
-            let from = items.start;
-            self.scores(h, items, &mut tile[from..], self.count);
-        }
+        let rows = right.len();
+        let mut parts: Vec<(f32, f32)> = Vec::with_capacity(rows * self.count.div_ceil(ITEMS));
         let mut loss = 0f64;
-        for (row, &y) in tile.chunks_exact_mut(self.count).zip(right) {
-            let score = row[y as usize];
-            loss += f64::from(kernel::softmax(row, 1.0) - score);
-            row[y as usize] -= 1.0;
+        for items in self.chunks() {
+            // Chunks lie one after the other, each a matrix of its own.
+            let chunk = &mut tile[rows * items.start..rows * items.end];
+            loss += self.exponentials(h, right, items, chunk, &mut parts);
         }
+        let sums = log_sums(&parts, rows);
+        loss += sums.iter().sum::<f64>();
         if let Some((dh, de)) = out {
-            for items in self.chunks() {
-                let from = items.start;
-                self.gradients(h, (&tile[from..], self.count), items, (dh, de));
+            dh.fill(0.0);
+            let mut scratch = vec![0f32; 2 * h.len()];
+            for (items, parts) in self.chunks().zip(parts.chunks_exact(rows)) {
+                let factor =
+                    |(part, sum): (&(f32, f32), &f64)| self.step * (f64::from(part.0) - sum).exp() as f32;
+                let f: Vec<f32> = parts.iter().zip(&sums).map(factor).collect();
+                let chunk = &tile[rows * items.start..rows * items.end];
+                self.gradients(h, chunk, &f, items, (dh, de), &mut scratch);
             }
+            self.less_right(h, right, (dh, de));
         }
         loss
     }
 
     /// Scores of some rows a chunk at a time: once for the sums, once for the gradients.
     fn twice(&self, h: &[f32], right: &[u32], tile: &mut [f32], out: &mut Out) -> f64 {
-        let mut sums = vec![(f32::NEG_INFINITY, 0f64); right.len()];
+        let rows = right.len();
+        let mut parts: Vec<(f32, f32)> = Vec::with_capacity(rows * self.count.div_ceil(ITEMS));
         let mut loss = 0f64;
         for items in self.chunks() {
-            let wide = items.len();
-            self.scores(h, items.clone(), tile, wide);
-            for ((row, sum), &y) in tile.chunks_exact_mut(wide).zip(&mut sums).zip(right) {
-                if items.contains(&(y as usize)) {
-                    loss -= f64::from(row[y as usize - items.start]);
-                }
-                let top = kernel::max(row);
-                // A NaN must reach the sum: `max` passes it by.
-                if top > sum.0 {
-                    sum.1 *= f64::from(sum.0 - top).exp();
-                    sum.0 = top;
-                }
-                kernel::softmax_again(row, 1.0, sum.0);
-                sum.1 += f64::from(kernel::sum(row));
-            }
+            loss += self.exponentials(h, right, items, tile, &mut parts);
         }
-        let sums: Vec<f32> = sums.iter().map(|(top, sum)| top + sum.ln() as f32).collect();
-        loss += sums.iter().map(|s| f64::from(*s)).sum::<f64>();
+        let sums = log_sums(&parts, rows);
+        loss += sums.iter().sum::<f64>();
         if let Some((dh, de)) = out {
+            dh.fill(0.0);
+            let mut scratch = vec![0f32; 2 * h.len()];
+            let f = vec![self.step; rows];
             for items in self.chunks() {
-                let wide = items.len();
-                self.scores(h, items.clone(), tile, wide);
-                for ((row, sum), &y) in tile.chunks_exact_mut(wide).zip(&sums).zip(right) {
-                    kernel::softmax_again(row, 1.0, *sum);
-                    if items.contains(&(y as usize)) {
-                        row[y as usize - items.start] -= 1.0;
-                    }
+                let chunk = &mut tile[..rows * items.len()];
+                self.scores(h, items.clone(), chunk);
+                for (row, sum) in chunk.chunks_exact_mut(items.len()).zip(&sums) {
+                    kernel::softmax_again(row, 1.0, *sum as f32);
                 }
-                self.gradients(h, (tile, wide), items, (dh, de));
+                self.gradients(h, chunk, &f, items, (dh, de), &mut scratch);
             }
+            self.less_right(h, right, (dh, de));
         }
         loss
     }
+}
+
+/// Logarithms of the sums of rows whose chunks have these maxima and sums below them; all rows of a chunk lie together.
+fn log_sums(parts: &[(f32, f32)], rows: usize) -> Vec<f64> {
+    let sum = |r: usize| {
+        let mine = || parts.iter().skip(r).step_by(rows);
+        let top = mine().fold(f32::NEG_INFINITY, |top, part| top.max(part.0));
+        let total: f64 = mine().map(|part| f64::from(part.1) * f64::from(part.0 - top).exp()).sum();
+        f64::from(top) + total.ln()
+    };
+    (0..rows).map(sum).collect()
 }
 
 struct Way {
@@ -219,7 +263,7 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let add = |(to, beta): (&mut [f32], f32), from: &[f32]| {
             if beta == 0.0 {
                 to.fill(0.0);
@@ -234,6 +278,8 @@ impl Backward for Way {
             Items::Matrix(var) if grads.wants(var) => add(grads.slot(var), &self.de),
             Items::Matrix(_) => {}
         }
+        grads.workspace.give(self.dh);
+        grads.workspace.give(self.de);
     }
 }
 

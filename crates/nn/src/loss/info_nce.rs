@@ -85,7 +85,7 @@ impl Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (n, d) = values.shape(self.a);
         let factor = dy[0] * self.scale * self.cool;
         let at = Layout::rows_of(d);

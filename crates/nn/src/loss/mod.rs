@@ -67,8 +67,9 @@ struct Known {
 }
 
 impl Backward for Known {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         kernel::axpy(dy[0] * self.scale, &self.slopes, grads.sum(self.x));
+        grads.workspace.give(self.slopes);
     }
 }
 

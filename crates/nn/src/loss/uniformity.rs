@@ -76,7 +76,7 @@ impl Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (n, d) = values.shape(self.x);
         let factor = -2.0 * self.t * dy[0] * self.scale;
         let x = values.data(self.x);

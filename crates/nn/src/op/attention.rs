@@ -448,7 +448,7 @@ fn gather(weights: &[f32], buckets: &[u16], end: usize, count: usize, sums: &mut
 }
 
 impl Backward for Job {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let with = &self.with;
         let (x, width) = (values.data(self.x), values.shape(self.x).1);
         let outer = with.heads * with.value_width;
@@ -574,6 +574,7 @@ impl Backward for Job {
         for (p, d) in with.biases.iter().flat_map(Bias::parameters).zip(&of_biases) {
             grads.add(p, d);
         }
+        grads.workspace.give(self.sums);
     }
 }
 

@@ -113,7 +113,7 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (n, wide) = (y.rows, y.cols);
         let (m, d) = (wide - 1, values.shape(self.h).1);
         let (h, e) = (values.data(self.h), self.items.data(values));
@@ -177,6 +177,7 @@ impl Backward for Way {
             }
             Items::Matrix(_) => {}
         }
+        grads.workspace.give(self.rows);
     }
 }
 

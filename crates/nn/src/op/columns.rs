@@ -66,7 +66,7 @@ pub(super) fn add_columns(grads: &mut Grads, values: &Values, x: Var, from: usiz
 struct Concat(Vec<Var>);
 
 impl Backward for Concat {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let mut from = 0;
         for &part in &self.0 {
             let width = values.shape(part).1;
@@ -92,7 +92,7 @@ struct Columns {
 }
 
 impl Backward for Columns {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         add_columns(grads, values, self.x, self.from, dy, y.cols);
     }
 }

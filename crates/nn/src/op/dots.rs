@@ -46,7 +46,7 @@ struct Dots {
 }
 
 impl Backward for Dots {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         for (to, other) in [(self.a, self.b), (self.b, self.a)] {
             if grads.wants(to) {
                 let d = values.shape(to).1.max(1);
@@ -66,7 +66,7 @@ struct Matmul {
 }
 
 impl Backward for Matmul {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (n, d, m) = (y.rows, values.shape(self.a).1, y.cols);
         let (a_at, y_at) = (Layout::rows_of(d), Layout::rows_of(m));
         let own = Layout::rows_of(if self.transpose_b { d } else { m });

@@ -107,7 +107,7 @@ impl Tape<'_> {
 struct Sum(Vec<(Var, f32)>);
 
 impl Backward for Sum {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         for &(x, factor) in &self.0 {
             if grads.wants(x) {
                 kernel::axpy(factor, dy, grads.sum(x));
@@ -122,7 +122,7 @@ struct Product {
 }
 
 impl Backward for Product {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         for (to, other) in [(self.a, self.b), (self.b, self.a)] {
             if grads.wants(to) {
                 kernel::multiply_add(dy, values.data(other), grads.sum(to));
@@ -137,7 +137,7 @@ struct Activated {
 }
 
 impl Backward for Activated {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         kernel::deactivate(dy, values.data(self.x), self.f);
         grads.add(self.x, dy);
     }
@@ -149,7 +149,7 @@ struct Dropped {
 }
 
 impl Backward for Dropped {
-    fn backward(&self, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         kernel::drop_out(dy, self.drop, 0);
         grads.add(self.x, dy);
     }
@@ -158,7 +158,7 @@ impl Backward for Dropped {
 struct Softmax(Var);
 
 impl Backward for Softmax {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         let cols = y.cols.max(1);
         for (dy, y) in dy.chunks_exact_mut(cols).zip(y.data.chunks_exact(cols)) {
             let mean = kernel::dot(y, dy);
@@ -174,7 +174,7 @@ struct SegmentSoftmax {
 }
 
 impl Backward for SegmentSoftmax {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         let k = y.cols;
         let mut means = grads.workspace.take(k);
         for range in self.ragged.iter().filter(|r| !r.is_empty() && k > 0) {

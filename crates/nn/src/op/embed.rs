@@ -63,7 +63,7 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         let d = y.cols;
         if let Some(drop) = self.drop {
             kernel::drop_out(dy, drop, 0);

@@ -74,7 +74,7 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (n, w) = (y.rows, y.cols);
         if let Some(drop) = self.drop {
             kernel::drop_out(dy, drop, 0);

@@ -33,7 +33,7 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         let a = &self.transposed;
         let (dx, beta) = grads.slot(self.x);
         kernel::sparse_times(a, y.cols, self.scale, dy, beta, dx);

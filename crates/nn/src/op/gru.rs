@@ -138,8 +138,8 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
-        let (Way { gru, moments, .. }, (rows, h)) = (self, (y.rows, y.cols));
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+        let (Way { gru, moments, .. }, (rows, h)) = (&*self, (y.rows, y.cols));
         let inner = values.shape(self.x).1;
         let (gates, kept) = (values.data(self.gates), values.data(self.kept));
         let (input, hidden) = (values.data(gru.input), values.data(gru.hidden));

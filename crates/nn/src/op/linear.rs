@@ -4,7 +4,7 @@
 //!
 //! Shapes: x (n × in), W (out × in), b (1 × out), r and y (n × out). b and r may be absent.
 //! Way back: g = f′(z) · drop(dy) with z = x Wᵀ + b; dr = dy, dx = g W, dW = gᵀ x, db = Σ rows of g.
-//! Cost: 2 · n · in · out forwards, twice that backwards. z is remembered only where f is not the identity.
+//! Cost: 2 · n · in · out forwards, twice that backwards. z is remembered only where f is neither the identity nor ReLU.
 
 use crate::kernel::{self, Activation, Dropout, Layout};
 use crate::tape::{Backward, Grads, Tape, Tensor, Values, Var};
@@ -31,7 +31,9 @@ impl Tape<'_> {
         assert_eq!(inner, width, "x has {inner} columns, the weight {width}");
         let drop = self.dropout(with.dropout);
         let wanted = self.wants(x) || self.wants(weight) || with.residual.is_some_and(|r| self.wants(r));
-        let keep = wanted && with.activation != Activation::Identity;
+        // Of ReLU the output tells all that the slope needs, unless something was added to it.
+        let told = with.activation == Activation::Relu && with.residual.is_none();
+        let keep = wanted && with.activation != Activation::Identity && !told;
         let mut y = self.take(n * outer);
         let mut z = if keep { self.take(n * outer) } else { Vec::new() };
         {
@@ -86,7 +88,7 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (n, outer) = (y.rows, y.cols);
         let inner = values.shape(self.x).1;
         if let Some(residual) = self.with.residual
@@ -97,7 +99,8 @@ impl Backward for Way {
         if let Some(drop) = self.drop {
             kernel::drop_out(dy, drop, 0);
         }
-        kernel::deactivate(dy, &self.z, self.with.activation);
+        let z = if self.z.is_empty() { &y.data } else { &self.z };
+        kernel::deactivate(dy, z, self.with.activation);
         if let Some(bias) = self.with.bias {
             let sum = grads.sum(bias);
             dy.chunks_exact(outer.max(1)).for_each(|row| kernel::axpy(1.0, row, sum));
@@ -113,6 +116,7 @@ impl Backward for Way {
             let (dx, beta) = grads.slot(self.x);
             kernel::gemm((n, inner, outer), 1.0, (dy, g_at), (w, x_at), beta, (dx, x_at));
         }
+        grads.workspace.give(self.z);
     }
 }
 
@@ -128,6 +132,7 @@ mod tests {
                 (Activation::Identity, (|z| z) as fn(f64) -> f64),
                 (Activation::Silu, |z| z * sigmoid(z)),
                 (Activation::Tanh, f64::tanh),
+                (Activation::Relu, |z| z.max(0.0)),
             ] {
                 let shapes = [(n, inner), (outer, inner), (1, outer), (n, outer)];
                 let build = |tape: &mut Tape, v: &[Var]| {
@@ -139,6 +144,12 @@ mod tests {
                     M::from_fn(n, outer, |r, c| v[3].at(r, c) + plain(z.at(r, c) + v[2].at(0, c)))
                 });
             }
+            let relu = |tape: &mut Tape, v: &[Var]| {
+                tape.linear(v[0], v[1], Linear { activation: Activation::Relu, ..Linear::default() })
+            };
+            check(&[(n, inner), (outer, inner)], 4, relu, |v| {
+                v[0].times_transposed(&v[1]).map(|z| z.max(0.0))
+            });
             let bare = |tape: &mut Tape, v: &[Var]| tape.linear(v[0], v[1], Linear::default());
             check(&[(n, inner), (outer, inner)], 4, bare, |v| v[0].times_transposed(&v[1]));
         }

@@ -55,7 +55,7 @@ struct Layer {
 }
 
 impl Backward for Layer {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (n, d) = (y.rows, y.cols);
         let (x, g) = (values.data(self.x), values.data(self.gain));
         let (mut dg, mut db) = (vec![0f32; d], vec![0f32; d]);
@@ -74,6 +74,7 @@ impl Backward for Layer {
         }
         grads.add(self.gain, &dg);
         grads.add(self.bias, &db);
+        grads.workspace.give(self.at);
     }
 }
 
@@ -84,7 +85,7 @@ struct Rms {
 }
 
 impl Backward for Rms {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (n, d) = (y.rows, y.cols);
         let (x, g) = (values.data(self.x), values.data(self.gain));
         let mut dg = vec![0f32; d];
@@ -101,6 +102,7 @@ impl Backward for Rms {
             kernel::rms_norm_back(x, g, dy, self.at[r], dx, beta, &mut dg);
         }
         grads.add(self.gain, &dg);
+        grads.workspace.give(self.at);
     }
 }
 

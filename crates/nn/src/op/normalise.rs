@@ -34,7 +34,7 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let d = y.cols.max(1);
         for ((dy, y), &length) in
             dy.chunks_exact_mut(d).zip(y.data.chunks_exact(d)).zip(values.data(self.lengths))

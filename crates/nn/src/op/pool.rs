@@ -104,7 +104,7 @@ struct Pooled {
 }
 
 impl Backward for Pooled {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let d = y.cols.max(1);
         let x = values.data(self.x);
         let dx = grads.sum(self.x);
@@ -140,7 +140,7 @@ struct Weighted {
 }
 
 impl Backward for Weighted {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (d, k) = (y.cols, values.shape(self.weights).1);
         let (x_at, w_at) = (Layout::rows_of(d), Layout::rows_of(k));
         let gradients = |s: usize| &dy[s * k * d..][..k * d];
@@ -170,7 +170,7 @@ struct Picked {
 }
 
 impl Backward for Picked {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         add_at_rows(dy, y.cols, &self.rows, grads.sum(self.x));
     }
 }
@@ -181,7 +181,7 @@ struct Spread {
 }
 
 impl Backward for Spread {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
         let d = y.cols;
         for (dx, range) in grads.sum(self.x).chunks_exact_mut(d.max(1)).zip(self.ragged.iter()) {
             row_sums(&dy[range.start * d..range.end * d], d, dx);

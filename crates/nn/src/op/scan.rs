@@ -111,7 +111,7 @@ struct Way {
 }
 
 impl Backward for Way {
-    fn backward(&self, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
+    fn backward(self: Box<Self>, y: &Tensor, dy: &mut [f32], values: &Values, grads: &mut Grads) {
         let (scan, rows, channels) = (&self.scan, y.rows, y.cols);
         let states = values.shape(scan.a_log).1;
         let a = values.data(self.a);
