@@ -48,7 +48,7 @@ impl Cancel {
 /// Judges a model that is still learning, on events it does not learn from.
 pub trait Validate: Send + Sync {
     /// What is measured, such as `ndcg@10`; higher is better.
-    fn metric(&self) -> &str;
+    fn metric(&self) -> String;
 
     fn judge(&self, model: &dyn Ranker) -> Result<f64, Stopped>;
 }

@@ -88,8 +88,8 @@ pub(crate) fn judge(split: &Split, config: &EvalConfig, ctx: &FitContext) -> Opt
 }
 
 impl Validate for Judge {
-    fn metric(&self) -> &str {
-        "ndcg@10"
+    fn metric(&self) -> String {
+        "ndcg@10".to_owned()
     }
 
     fn judge(&self, model: &dyn Ranker) -> Result<f64, Stopped> {

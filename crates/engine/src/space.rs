@@ -442,6 +442,9 @@ impl Space {
     // Artefacts.
 
     /// Fits and saves; the artefact is listed and can be published.
+    ///
+    /// A model that learns in rounds keeps its checkpoint in `training/<recipe>` of the space until it is done, and leaves the
+    /// log of its rounds, and their curves, in the artefact's folder. With `ctx.resume` it goes on from that checkpoint.
     pub fn train(
         &self,
         recipe: &Recipe,
@@ -449,9 +452,30 @@ impl Space {
         ctx: &mut FitContext,
         metrics: Value,
     ) -> Result<ArtefactInfo, EngineError> {
-        let mut trained = train(recipe, snapshot, ctx)?;
+        let unfinished = self.dir.join("training").join(&recipe.name);
+        if !ctx.resume {
+            let _ = std::fs::remove_dir_all(&unfinished);
+        }
+        ctx.checkpoints = Some(unfinished.clone());
+        let trained = train(recipe, snapshot, ctx);
+        ctx.checkpoints = None;
+        let mut trained = trained?;
         trained.metrics = metrics;
-        self.save(&trained)
+        let info = self.save(&trained)?;
+        let artefact = self.artefacts_dir().join(&info.name);
+        for file in ["training.jsonl", "training.svg"] {
+            if unfinished.join(file).exists() {
+                let to = artefact.join(file);
+                std::fs::copy(unfinished.join(file), &to).map_err(EngineError::io(&to))?;
+            }
+        }
+        let _ = std::fs::remove_dir_all(&unfinished);
+        Ok(info)
+    }
+
+    /// Whether a training of this recipe was interrupted and can go on.
+    pub fn unfinished(&self, recipe: &Recipe) -> bool {
+        self.dir.join("training").join(&recipe.name).join("checkpoint.safetensors").exists()
     }
 
     pub fn save(&self, trained: &Trained) -> Result<ArtefactInfo, EngineError> {

@@ -1,11 +1,11 @@
 //! One enum of all model configs: what a recipe's `[model]` table holds.
 
 use crate::{
-    BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model, PopularityConfig, Weights,
+    Bert4recConfig, Gru4recConfig, HstuConfig, Item2vecConfig, MetaProd2vecConfig, PureSvdConfig,
+    RandomConfig, RatingKnnConfig, Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, UserKnnConfig,
 };
 use crate::{
-    Item2vecConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig, Rp3betaConfig,
-    SasrecConfig, SlimConfig, SparseEaseConfig, UserKnnConfig,
+    BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model, PopularityConfig, Weights,
 };
 use serde::{Deserialize, Serialize};
 use sommelier_core::FitContext;
@@ -72,6 +72,9 @@ models! {
     MetaProd2vec(MetaProd2vecConfig) = "meta_prod2vec",
     RatingKnn(RatingKnnConfig) = "rating_knn",
     Sasrec(SasrecConfig) = "sasrec",
+    Gru4rec(Gru4recConfig) = "gru4rec",
+    Bert4rec(Bert4recConfig) = "bert4rec",
+    Hstu(HstuConfig) = "hstu",
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use crate::kernel::{self, AdamStep};
 use crate::params::Params;
+use crate::table::RowGrads;
 use crate::tape::ParamGrads;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -246,7 +247,7 @@ impl ParamGrads {
         let dense = (0..params.dense.len())
             .filter(|&p| self.touched[p])
             .map(|p| self.dense[p].chunks(1 << 12).map(|c| f64::from(kernel::dot(c, c))).sum::<f64>());
-        dense.sum::<f64>() + self.tables.iter().map(|t| t.square()).sum::<f64>()
+        dense.sum::<f64>() + self.tables.iter().map(RowGrads::square).sum::<f64>()
     }
 }
 

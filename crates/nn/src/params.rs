@@ -20,8 +20,8 @@ pub enum Init {
     Normal(f32),
     /// Uniform in ± √(6 / (rows + columns)): Glorot and Bengio, AISTATS 2010.
     Glorot,
-    /// Uniform in ± 1 / √columns: what PyTorch's layers begin with.
-    Fan,
+    /// Uniform in ± this.
+    Uniform(f32),
     /// This number everywhere.
     Constant(f32),
 }
@@ -67,7 +67,7 @@ impl Params {
             Init::Ones => vec![1.0; rows * cols],
             Init::Constant(c) => vec![c; rows * cols],
             Init::Glorot => uniform((6.0 / (rows + cols).max(1) as f64).sqrt()),
-            Init::Fan => uniform(1.0 / (cols.max(1) as f64).sqrt()),
+            Init::Uniform(bound) => uniform(bound.into()),
             Init::Normal(deviation) => (0..rows * cols).map(|_| rng.normal() as f32 * deviation).collect(),
         };
         let decay = rows > 1 && cols > 1;

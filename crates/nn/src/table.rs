@@ -496,7 +496,7 @@ mod tests {
                 let step = step as u64 + 1;
                 t.ask(key, step);
                 model.entry(key).or_insert(step);
-                if expire && step % 9 == 0 {
+                if expire && step.is_multiple_of(9) {
                     t.expire(step - 4);
                     model.retain(|_, made| *made >= step - 4);
                 }
@@ -532,7 +532,7 @@ mod tests {
             twice.clear(2);
             twice.add(&grads);
             twice.add(&grads);
-            let mut found = vec![0f32; 40];
+            let mut found = [0f32; 40];
             for (slot, row) in twice.some() {
                 found[slot as usize * 2..][..2].copy_from_slice(row);
             }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  sommelier train ease --publish\n  sommelier train ials --set dim=128 --set l2=0.003\n  \
-                        sommelier train ease ials --data ml-1m        without a store's log; artefacts go to the space"
+                        sommelier train ease ials --data ml-1m        without a store's log; artefacts go to the space\n  sommelier train sasrec --resume               after Ctrl-C, or a crash"
 )]
 pub struct TrainArgs {
     /// Recipes by name, or paths of recipe files
@@ -28,6 +28,9 @@ pub struct TrainArgs {
     /// Let the artefact answer (the last one, if several recipes are named)
     #[arg(long)]
     publish: bool,
+    /// Go on with a training that was interrupted, with the same data, settings and threads
+    #[arg(long)]
+    resume: bool,
     #[arg(long, default_value_t = 42)]
     seed: u64,
 }
@@ -51,8 +54,22 @@ pub fn run(global: &Global, args: &TrainArgs) -> Result<()> {
         (space, snapshot)
     };
     let mut context = ui::context(global, args.seed);
+    context.resume = args.resume;
     let mut made = Vec::new();
     for recipe in &recipes {
+        match (args.resume, space.unfinished(recipe)) {
+            (true, false) => ui::say(global, format!("{}: nothing to resume, it begins anew", recipe.name)),
+            (false, true) => {
+                ui::say(
+                    global,
+                    format!(
+                        "{}: begins anew; --resume would go on with the interrupted training",
+                        recipe.name
+                    ),
+                );
+            }
+            _ => {}
+        }
         let info =
             ui::on_pool(global, || space.train(recipe, &snapshot, &mut context, serde_json::Value::Null))?
                 .with_context(|| format!("recipe {}", recipe.name))?;

@@ -198,7 +198,7 @@ impl Learner for Lessons<'_> {
         }
     }
 
-    fn metric(&self) -> &str {
-        self.ctx.validate.as_ref().map_or("validation", |v| v.metric())
+    fn metric(&self) -> String {
+        self.ctx.validate.as_ref().map_or_else(|| "validation".to_owned(), |v| v.metric())
     }
 }

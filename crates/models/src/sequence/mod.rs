@@ -9,9 +9,15 @@ mod fit;
 mod objective;
 mod windows;
 
+mod bert4rec;
+mod gru4rec;
+mod hstu;
 mod sasrec;
 
 pub use answer::SequenceModel;
+pub use bert4rec::Bert4recConfig;
+pub use gru4rec::Gru4recConfig;
+pub use hstu::HstuConfig;
 pub use objective::{Loss, Similarity};
 pub use sasrec::SasrecConfig;
 pub use windows::Cut;
@@ -20,6 +26,8 @@ use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
 use sommelier_core::Rng;
+use sommelier_nn::optim::{Schedule, Shape};
+use sommelier_nn::train::Settings;
 use sommelier_nn::{Params, Ragged, Tape, Var};
 use std::sync::Arc;
 
@@ -52,6 +60,17 @@ impl Default for SequenceConfig {
             temperature: 1.0,
             initial: 0.02,
         }
+    }
+}
+
+/// How models of this family are trained where a recipe does not say.
+fn default_training() -> Settings {
+    Settings {
+        epochs: 30,
+        learning_rate: 3e-3,
+        schedule: Schedule { warm_up: 100, then: Shape::Cosine },
+        patience: 5,
+        ..Settings::default()
     }
 }
 
@@ -141,7 +160,7 @@ pub trait Family: std::fmt::Debug {
 
     fn dim(&self) -> usize;
     fn sequence(&self) -> &SequenceConfig;
-    fn training(&self) -> &sommelier_nn::train::Settings;
+    fn training(&self) -> &Settings;
 }
 
 /// What differs from config to config.

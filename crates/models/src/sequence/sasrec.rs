@@ -11,7 +11,7 @@
 //! paper's equations (its code norms only the queries); positions count from the start of what is read; no items are
 //! scaled by √D.
 
-use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, sequence_model};
+use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ impl Default for SasrecConfig {
             heads: 1,
             dropout: 0.2,
             sequence: SequenceConfig::default(),
-            training: Settings::default(),
+            training: default_training(),
         }
     }
 }

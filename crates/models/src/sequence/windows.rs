@@ -162,6 +162,7 @@ impl Batch {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use sommelier_core::Rng;
 
     fn histories(lengths: &[usize]) -> Histories {
         let mut h = Histories { ptr: vec![0], items: Vec::new(), at: Vec::new() };

@@ -51,6 +51,7 @@ fn layer_norm_body<const FMA: bool>(
 }
 
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn layer_norm_back_body<const FMA: bool>(
     x: &[f32],
     g: &[f32],

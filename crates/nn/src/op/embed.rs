@@ -83,7 +83,7 @@ impl Backward for Way {
             Items::Matrix(matrix) if grads.wants(matrix) => {
                 let rows = grads.sum(matrix);
                 uses.for_each(|(&slot, dy)| {
-                    kernel::axpy(self.with.scale, dy, &mut rows[slot as usize * d..][..d])
+                    kernel::axpy(self.with.scale, dy, &mut rows[slot as usize * d..][..d]);
                 });
             }
             Items::Matrix(_) => {}

@@ -36,7 +36,7 @@ pub fn curves(history: &History) -> String {
 fn panel(out: &mut String, name: &str, points: &[(usize, f64)], best: Option<usize>, last: usize, top: f64) {
     let (y0, y1) = (top + 44.0, top + PANEL - 8.0);
     let name: String = name.chars().filter(|c| !matches!(c, '<' | '>' | '&' | '"')).collect();
-    let _ = write!(out, r##"<text x="{LEFT}" y="{}" font-size="15" fill="{INK}">{name}</text>"##, top + 26.0);
+    let _ = write!(out, r#"<text x="{LEFT}" y="{}" font-size="15" fill="{INK}">{name}</text>"#, top + 26.0);
     let low = points.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
     let high = points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
     if !low.is_finite() || !high.is_finite() {
@@ -48,7 +48,7 @@ fn panel(out: &mut String, name: &str, points: &[(usize, f64)], best: Option<usi
     for value in [low, low + span / 2.0, low + span] {
         let _ = write!(
             out,
-            r##"<line x1="{LEFT}" x2="{}" y1="{y:.1}" y2="{y:.1}" stroke="{RULE}"/><text x="{}" y="{:.1}" font-size="11" fill="{FAINT}" text-anchor="end">{value:.4}</text>"##,
+            r#"<line x1="{LEFT}" x2="{}" y1="{y:.1}" y2="{y:.1}" stroke="{RULE}"/><text x="{}" y="{:.1}" font-size="11" fill="{FAINT}" text-anchor="end">{value:.4}</text>"#,
             WIDTH - RIGHT,
             LEFT - 8.0,
             y(value) + 4.0,
@@ -58,13 +58,13 @@ fn panel(out: &mut String, name: &str, points: &[(usize, f64)], best: Option<usi
     let path: Vec<String> = points.iter().map(|&(e, v)| format!("{:.1},{:.1}", x(e), y(v))).collect();
     let _ = write!(
         out,
-        r##"<polyline points="{}" fill="none" stroke="{LINE}" stroke-width="1.8"/>"##,
+        r#"<polyline points="{}" fill="none" stroke="{LINE}" stroke-width="1.8"/>"#,
         path.join(" ")
     );
     if let Some(&(epoch, value)) = best.and_then(|b| points.iter().find(|p| p.0 == b)) {
         let _ = write!(
             out,
-            r##"<circle cx="{:.1}" cy="{:.1}" r="4" fill="{LINE}"/><text x="{}" y="{}" font-size="12" fill="{FAINT}" text-anchor="end">best {value:.4} in epoch {epoch}</text>"##,
+            r#"<circle cx="{:.1}" cy="{:.1}" r="4" fill="{LINE}"/><text x="{}" y="{}" font-size="12" fill="{FAINT}" text-anchor="end">best {value:.4} in epoch {epoch}</text>"#,
             x(epoch),
             y(value),
             WIDTH - RIGHT,
@@ -74,7 +74,7 @@ fn panel(out: &mut String, name: &str, points: &[(usize, f64)], best: Option<usi
         let (epoch, value) = points[points.len() - 1];
         let _ = write!(
             out,
-            r##"<text x="{}" y="{}" font-size="12" fill="{FAINT}" text-anchor="end">{value:.4} after epoch {epoch}</text>"##,
+            r#"<text x="{}" y="{}" font-size="12" fill="{FAINT}" text-anchor="end">{value:.4} after epoch {epoch}</text>"#,
             WIDTH - RIGHT,
             top + 26.0,
         );

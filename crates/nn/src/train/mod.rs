@@ -38,8 +38,8 @@ pub trait Learner: Sync {
     }
 
     /// What is validated, for the log.
-    fn metric(&self) -> &str {
-        "validation"
+    fn metric(&self) -> String {
+        "validation".to_owned()
     }
 }
 
@@ -134,7 +134,7 @@ pub enum TrainError {
 }
 
 /// Time between two checkpoints within an epoch.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+const CHECKPOINT_EVERY: Duration = Duration::from_mins(1);
 
 /// One tape's memory between steps.
 #[derive(Default)]
@@ -187,7 +187,7 @@ pub fn train<L: Learner>(
         begun: false,
     };
     run.workers.resize_with(ctx.threads.max(1), Worker::default);
-    run.state.history.metric = learner.metric().to_owned();
+    run.state.history.metric = learner.metric();
     if ctx.resume {
         run.load(params)?;
     }
@@ -344,12 +344,9 @@ impl Run<'_> {
         let epoch = self.state.epoch + 1;
         let last = epoch >= self.settings.epochs;
         let due = epoch.is_multiple_of(self.settings.validate_every.max(1)) || last;
-        let validation = match if due { learner.validate(params) } else { Ok(None) } {
-            Ok(value) => value,
-            Err(Stopped) => {
-                self.save(params)?;
-                return Err(Stopped.into());
-            }
+        let Ok(validation) = (if due { learner.validate(params) } else { Ok(None) }) else {
+            self.save(params)?;
+            return Err(Stopped.into());
         };
         let number = (epoch * steps) as u64;
         let total = (steps * self.settings.epochs) as u64;
@@ -366,7 +363,7 @@ impl Run<'_> {
         });
         let mut words = format!("epoch {epoch}: loss {:.4}", self.state.loss / steps.max(1) as f64);
         if let Some(value) = validation {
-            words += &format!(", {} {value:.4}", self.state.history.metric);
+            words = format!("{words}, {} {value:.4}", self.state.history.metric);
             if self.state.best.is_none_or(|best| value > best) {
                 self.state.best = Some(value);
                 self.state.stale = 0;
