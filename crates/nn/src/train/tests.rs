@@ -1,3 +1,5 @@
+//! The loop on a toy: it learns, repeats, goes on where it was stopped, keeps the best, and says what went wrong.
+
 use super::*;
 use crate::loss::Items;
 use crate::op::{Embed, Linear};
