@@ -1,8 +1,9 @@
 //! One enum of all model configs: what a recipe's `[model]` table holds.
 
 use crate::{
-    Bert4recConfig, Gru4recConfig, HstuConfig, Item2vecConfig, MetaProd2vecConfig, PureSvdConfig,
-    RandomConfig, RatingKnnConfig, Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, UserKnnConfig,
+    Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HstuConfig, Item2vecConfig, MambaConfig,
+    MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig, Rp3betaConfig, SasrecConfig,
+    SlimConfig, SparseEaseConfig, TisasrecConfig, UserKnnConfig,
 };
 use crate::{
     BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model, PopularityConfig, Weights,
@@ -75,6 +76,10 @@ models! {
     Gru4rec(Gru4recConfig) = "gru4rec",
     Bert4rec(Bert4recConfig) = "bert4rec",
     Hstu(HstuConfig) = "hstu",
+    Tisasrec(TisasrecConfig) = "tisasrec",
+    Cape(CapeConfig) = "cape",
+    Mamba(MambaConfig) = "mamba",
+    Comirec(ComirecConfig) = "comirec",
 }
 
 #[cfg(test)]

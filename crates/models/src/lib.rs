@@ -53,7 +53,10 @@ pub use pure_svd::{PureSvd, PureSvdConfig};
 pub use random::{Random, RandomConfig};
 pub use rating_knn::{Centre, RatingKnn, RatingKnnConfig};
 pub use rp3beta::{Rp3beta, Rp3betaConfig};
-pub use sequence::{Bert4recConfig, Gru4recConfig, HstuConfig, SasrecConfig};
+pub use sequence::{
+    Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HstuConfig, MambaConfig, SasrecConfig,
+    TisasrecConfig,
+};
 pub use sgns::SkipGram;
 pub use slim::{Slim, SlimConfig};
 pub use sparse_ease::{SparseEase, SparseEaseConfig};

@@ -43,7 +43,7 @@ fn impersonal(kind: &str) -> bool {
 
 /// Kinds that read a history in order: a part is what the score loses without the step.
 fn reads_in_order(kind: &str) -> bool {
-    matches!(kind, "sasrec" | "gru4rec" | "bert4rec" | "hstu")
+    matches!(kind, "sasrec" | "gru4rec" | "bert4rec" | "hstu" | "tisasrec" | "cape" | "mamba" | "comirec")
 }
 
 /// Whether the parts are said to sum to the score. BPR's leave out the item's bias, ratings their baseline, iALS does not

@@ -24,6 +24,17 @@ impl Embedder {
         tape.embed(self.items, items.clone(), with)
     }
 
+    /// One item's vector.
+    pub fn vector<'t>(self, tape: &'t Tape, item: u32) -> &'t [f32] {
+        match self.items {
+            Items::Table(table) => tape.params().table(table).row(item),
+            Items::Matrix(matrix) => {
+                let wide = tape.shape(matrix).1;
+                &tape.data(matrix)[item as usize * wide..][..wide]
+            }
+        }
+    }
+
     /// Vectors of all items.
     pub(super) fn all(self, tape: &mut Tape) -> Var {
         match self.items {

@@ -10,16 +10,24 @@ mod objective;
 mod windows;
 
 mod bert4rec;
+mod cape;
+mod comirec;
 mod gru4rec;
 mod hstu;
+mod mamba;
 mod sasrec;
+mod tisasrec;
 
 pub use answer::SequenceModel;
 pub use bert4rec::Bert4recConfig;
+pub use cape::CapeConfig;
+pub use comirec::ComirecConfig;
 pub use gru4rec::Gru4recConfig;
 pub use hstu::HstuConfig;
+pub use mamba::MambaConfig;
 pub use objective::{Loss, Similarity};
 pub use sasrec::SasrecConfig;
+pub use tisasrec::TisasrecConfig;
 pub use windows::Cut;
 
 use crate::FitError;

@@ -5,7 +5,9 @@
 //!
 //! Biases: a number for each bucket of (i, j) and head; or, as in TiSASRec, a vector for each bucket that is added to the
 //! keys (s_ij += scale · q_i · rᵏ_b) and one that is added to the values (o_i += Σ_j a_ij rᵛ_b), both as one product per tile.
-//! Buckets are of distance in places or in time.
+//! Buckets are of distance in places or in time. Or a place that the scores themselves decide (CAPE): the less the keys from j
+//! to i are like the query, the farther away j is, p_ij = Σ_{k=j..i} (1 − σ(scale · q_i · k_k)), at most the last place, and
+//! s_ij += scale · q_i · e[p_ij] with e read between two rows in proportion. It needs a causal attention.
 //!
 //! Shapes: x (n × any) holds q, k and v side by side in columns of its own, heads one after the other; o (n × heads · value
 //! width). Number biases (heads or 1 × buckets), vector biases (buckets × heads · width).
@@ -57,6 +59,8 @@ pub enum Bias {
     Numbers { of: Var, buckets: Buckets },
     /// A vector for each bucket, beside the keys, the values, or both.
     Vectors { keys: Option<Var>, values: Option<Var>, buckets: Buckets },
+    /// Vectors of places that the scores decide (places × key width), the same for all heads.
+    Context { of: Var },
 }
 
 /// Which bucket a pair (i, j) falls into.
@@ -163,6 +167,9 @@ struct Scratch {
     grads: Vec<f32>,
     /// Per bias, the bucket of each pair.
     buckets: Vec<Vec<u16>>,
+    /// What places depend on: σ of the bare scores, and the places; empty without [`Bias::Context`].
+    gates: Vec<f32>,
+    places: Vec<f32>,
     /// Tile rows × buckets.
     by_bucket: Vec<f32>,
 }
@@ -185,7 +192,7 @@ impl Tape<'_> {
         let mut sums = self.take(n * with.heads);
         let mut job = Job { x, ragged: ragged.clone(), with, drop, sums: Vec::new() };
         let values = self.values();
-        let mut scratch = job.scratch(false);
+        let mut scratch = job.scratch(&values, false);
         job.each_tile(|tile, new_rows| {
             job.scores(&values, tile, new_rows, &mut scratch);
             job.weigh(tile, &mut scratch.base, Some(&mut sums));
@@ -208,14 +215,23 @@ struct Job {
 }
 
 impl Job {
-    fn scratch(&self, back: bool) -> Scratch {
+    fn scratch(&self, values: &Values, back: bool) -> Scratch {
         let size = TILE.min(self.ragged.longest()) * self.ragged.longest();
-        let most = self.with.biases.iter().map(|b| b.buckets().count()).max().unwrap_or(0);
+        let most = self.with.biases.iter().map(|b| b.count(values)).max().unwrap_or(0);
+        let context = self.with.biases.iter().any(|b| matches!(b, Bias::Context { .. }));
+        let of_context = if context { size } else { 0 };
         Scratch {
             base: vec![0.0; size],
             weights: vec![0.0; if back { size } else { 0 }],
             grads: vec![0.0; if back { size } else { 0 }],
-            buckets: vec![vec![0; size]; self.with.biases.len()],
+            buckets: self
+                .with
+                .biases
+                .iter()
+                .map(|b| vec![0; if b.buckets().is_some() { size } else { 0 }])
+                .collect(),
+            gates: vec![0.0; of_context],
+            places: vec![0.0; of_context],
             by_bucket: vec![0.0; TILE * most],
         }
     }
@@ -261,45 +277,62 @@ impl Job {
             0.0,
             (scores, Layout::rows_of(end)),
         );
-        for (bias, buckets) in with.biases.iter().zip(&mut scratch.buckets) {
-            if first_head {
-                for r in 0..rows {
-                    let keys = tile.base..tile.base + end;
-                    bias.buckets().fill(tile.base + tile.from + r, keys, &mut buckets[r * end..][..end]);
+        if with.biases.iter().any(|b| matches!(b, Bias::Context { .. })) {
+            // Of the bare scores, before anything is added to them.
+            let (gates, places) = (&mut scratch.gates[..rows * end], &mut scratch.places[..rows * end]);
+            gates.copy_from_slice(scores);
+            kernel::activate(gates, kernel::Activation::Sigmoid);
+            for r in 0..rows {
+                let mut place = 0f32;
+                for j in (0..tile.reach(r, true)).rev() {
+                    place += 1.0 - gates[r * end + j];
+                    places[r * end + j] = place;
                 }
             }
-            let count = bias.buckets().count();
-            match bias {
+        }
+        for (bias, buckets) in with.biases.iter().zip(&mut scratch.buckets) {
+            if let Some(kind) = bias.buckets().filter(|_| first_head) {
+                for r in 0..rows {
+                    let keys = tile.base..tile.base + end;
+                    kind.fill(tile.base + tile.from + r, keys, &mut buckets[r * end..][..end]);
+                }
+            }
+            let count = bias.count(values);
+            let (vectors, wide) = match bias {
                 Bias::Numbers { of, .. } => {
                     let heads = values.shape(*of).0;
                     let table = &values.data(*of)[if heads > 1 { tile.head * count } else { 0 }..][..count];
                     for (s, &b) in scores.iter_mut().zip(&*buckets) {
                         *s += table[b as usize];
                     }
+                    continue;
                 }
+                Bias::Vectors { keys: None, .. } => continue,
                 Bias::Vectors { keys: Some(keys), .. } => {
-                    let wide = values.shape(*keys).1;
-                    let vectors = &values.data(*keys)[tile.head * with.key_width..];
-                    let by_bucket = &mut scratch.by_bucket[..rows * count];
-                    kernel::gemm(
-                        (rows, count, with.key_width),
-                        with.scale,
-                        (&x[q..], at),
-                        (vectors, Layout::rows_of(wide).transposed()),
-                        0.0,
-                        (by_bucket, Layout::rows_of(count)),
-                    );
-                    for ((s, b), table) in scores
-                        .chunks_exact_mut(end)
-                        .zip(buckets.chunks_exact(end))
-                        .zip(by_bucket.chunks_exact(count))
-                    {
-                        for (s, &b) in s.iter_mut().zip(b) {
-                            *s += table[b as usize];
-                        }
+                    (&values.data(*keys)[tile.head * with.key_width..], values.shape(*keys).1)
+                }
+                Bias::Context { of } => (values.data(*of), with.key_width),
+            };
+            let by_bucket = &mut scratch.by_bucket[..rows * count];
+            kernel::gemm(
+                (rows, count, with.key_width),
+                with.scale,
+                (&x[q..], at),
+                (vectors, Layout::rows_of(wide).transposed()),
+                0.0,
+                (by_bucket, Layout::rows_of(count)),
+            );
+            for (r, (s, table)) in scores.chunks_exact_mut(end).zip(by_bucket.chunks_exact(count)).enumerate()
+            {
+                if bias.buckets().is_some() {
+                    s.iter_mut().zip(&buckets[r * end..]).for_each(|(s, &b)| *s += table[b as usize]);
+                } else {
+                    let places = &scratch.places[r * end..][..tile.reach(r, true)];
+                    for (s, &place) in s.iter_mut().zip(places) {
+                        let (low, high, part) = between(place, count);
+                        *s += (1.0 - part) * table[low] + part * table[high];
                     }
                 }
-                Bias::Vectors { keys: None, .. } => {}
             }
         }
     }
@@ -421,19 +454,36 @@ impl Job {
 }
 
 impl Bias {
-    fn buckets(&self) -> &Buckets {
+    fn buckets(&self) -> Option<&Buckets> {
         match self {
-            Bias::Numbers { buckets, .. } | Bias::Vectors { buckets, .. } => buckets,
+            Bias::Numbers { buckets, .. } | Bias::Vectors { buckets, .. } => Some(buckets),
+            Bias::Context { .. } => None,
+        }
+    }
+
+    /// Buckets, or places.
+    fn count(&self, values: &Values) -> usize {
+        match self {
+            Bias::Numbers { buckets, .. } | Bias::Vectors { buckets, .. } => buckets.count(),
+            Bias::Context { of } => values.shape(*of).0,
         }
     }
 
     fn parameters(&self) -> impl Iterator<Item = Var> {
         let list = match *self {
-            Bias::Numbers { of, .. } => [Some(of), None],
+            Bias::Numbers { of, .. } | Bias::Context { of } => [Some(of), None],
             Bias::Vectors { keys, values, .. } => [keys, values],
         };
         list.into_iter().flatten()
     }
+}
+
+/// The two rows that a place lies between, and its share of the way to the second.
+#[inline]
+fn between(place: f32, count: usize) -> (usize, usize, f32) {
+    let place = place.min((count - 1) as f32);
+    let low = place as usize;
+    (low, (low + 1).min(count - 1), place - low as f32)
 }
 
 /// `sums[r, b] ← Σ` of the weights of row r in bucket b.
@@ -455,7 +505,7 @@ impl Backward for Job {
         let (at, out_at) = (Layout::rows_of(width), Layout::rows_of(outer));
         let mut of_biases: Vec<Vec<f32>> =
             with.biases.iter().flat_map(Bias::parameters).map(|p| vec![0f32; values.data(p).len()]).collect();
-        let mut scratch = self.scratch(true);
+        let mut scratch = self.scratch(values, true);
         let dx = grads.sum(self.x);
         self.each_tile(|tile, first_head| {
             let [q, k, v] = self.starts(tile, width);
@@ -487,7 +537,7 @@ impl Backward for Job {
             );
             let mut n = 0;
             for (bias, buckets) in with.biases.iter().zip(&scratch.buckets) {
-                let count = bias.buckets().count();
+                let count = bias.count(values);
                 if let Bias::Vectors { keys, values: Some(vectors), .. } = bias {
                     let wide = values.shape(*vectors).1;
                     let column = tile.head * with.value_width;
@@ -520,44 +570,86 @@ impl Backward for Job {
                 n += bias.parameters().count();
             }
             self.weigh_back(tile, &mut scratch);
-            let ds = &scratch.grads[..size];
+            let ds = &mut scratch.grads[..size];
             let mut n = 0;
-            for (bias, buckets) in with.biases.iter().zip(&scratch.buckets) {
-                let count = bias.buckets().count();
-                match bias {
+            // The places of the context last: they add to the gradients of the bare scores, which no other bias sees.
+            let order = |b: &(usize, &Bias)| matches!(b.1, Bias::Context { .. });
+            let mut biases: Vec<(usize, &Bias)> = Vec::new();
+            for bias in &with.biases {
+                biases.push((n, bias));
+                n += bias.parameters().count();
+            }
+            let mut each: Vec<_> = biases.into_iter().zip(&scratch.buckets).collect();
+            each.sort_by_key(|(bias, _)| order(bias));
+            for ((n, bias), buckets) in each {
+                let count = bias.count(values);
+                let by_bucket = &mut scratch.by_bucket[..rows * count];
+                let bucket_at = Layout::rows_of(count);
+                let (vectors, wide, column) = match bias {
                     Bias::Numbers { of, .. } => {
                         let from = if values.shape(*of).0 > 1 { tile.head * count } else { 0 };
                         let table = &mut of_biases[n][from..][..count];
                         for (d, &b) in ds.iter().zip(buckets) {
                             table[b as usize] += d;
                         }
+                        continue;
                     }
+                    Bias::Vectors { keys: None, .. } => continue,
                     Bias::Vectors { keys: Some(keys), .. } => {
-                        let wide = values.shape(*keys).1;
-                        let column = tile.head * with.key_width;
-                        let by_bucket = &mut scratch.by_bucket[..rows * count];
                         gather(ds, buckets, end, count, by_bucket);
-                        let bucket_at = Layout::rows_of(count);
-                        kernel::gemm(
-                            (count, with.key_width, rows),
-                            with.scale,
-                            (by_bucket, bucket_at.transposed()),
-                            (&x[q..], at),
-                            1.0,
-                            (&mut of_biases[n][column..], Layout::rows_of(wide)),
-                        );
-                        kernel::gemm(
-                            (rows, with.key_width, count),
-                            with.scale,
-                            (by_bucket, bucket_at),
-                            (&values.data(*keys)[column..], Layout::rows_of(wide)),
-                            1.0,
-                            (&mut dx[q..], at),
-                        );
+                        let column = tile.head * with.key_width;
+                        (&values.data(*keys)[column..], values.shape(*keys).1, column)
                     }
-                    Bias::Vectors { keys: None, .. } => {}
-                }
-                n += bias.parameters().count();
+                    Bias::Context { of } => {
+                        let table_at = Layout::rows_of(with.key_width).transposed();
+                        let mut table = vec![0f32; rows * count];
+                        let shape = (rows, count, with.key_width);
+                        let into = (&mut table[..], bucket_at);
+                        kernel::gemm(
+                            shape,
+                            with.scale,
+                            (&x[q..], at),
+                            (values.data(*of), table_at),
+                            0.0,
+                            into,
+                        );
+                        by_bucket.fill(0.0);
+                        for r in 0..rows {
+                            let (table, sums) =
+                                (&table[r * count..][..count], &mut by_bucket[r * count..][..count]);
+                            let mut before = 0f32;
+                            for j in 0..tile.reach(r, true) {
+                                let at = r * end + j;
+                                let (place, gate, d) = (scratch.places[at], scratch.gates[at], ds[at]);
+                                let (low, high, part) = between(place, count);
+                                sums[low] += d * (1.0 - part);
+                                sums[high] += d * part;
+                                if place < (count - 1) as f32 {
+                                    before += d * (table[high] - table[low]);
+                                }
+                                // Key j is counted in the places of all keys up to it.
+                                ds[at] -= before * gate * (1.0 - gate);
+                            }
+                        }
+                        (values.data(*of), with.key_width, 0)
+                    }
+                };
+                kernel::gemm(
+                    (count, with.key_width, rows),
+                    with.scale,
+                    (by_bucket, bucket_at.transposed()),
+                    (&x[q..], at),
+                    1.0,
+                    (&mut of_biases[n][column..], Layout::rows_of(wide)),
+                );
+                kernel::gemm(
+                    (rows, with.key_width, count),
+                    with.scale,
+                    (by_bucket, bucket_at),
+                    (vectors, Layout::rows_of(wide)),
+                    1.0,
+                    (&mut dx[q..], at),
+                );
             }
             let shape = (rows, with.key_width, end);
             kernel::gemm(shape, with.scale, (ds, tile_at), (&x[k..], at), 1.0, (&mut dx[q..], at));
@@ -592,28 +684,40 @@ mod tests {
                     let part =
                         |row: usize, first: usize, width: usize| &x.row(row)[first + h * width..][..width];
                     let [q, k, value] = with.columns;
+                    let k_column = k;
                     let seen = |j: &usize| {
                         (!with.causal || *j <= i) && with.visible.as_ref().is_none_or(|visible| visible[*j])
                     };
                     let keys: Vec<usize> = range.clone().filter(seen).collect();
                     let bucket = |b: &Bias, j: usize| {
                         let mut out = vec![0u16; j + 1 - range.start];
-                        b.buckets().fill(i, range.start..j + 1, &mut out);
+                        b.buckets().unwrap().fill(i, range.start..j + 1, &mut out);
                         out[j - range.start] as usize
                     };
                     let score = |&j: &usize| {
                         let query = part(i, q, with.key_width);
                         let mut s = f64::from(with.scale) * dot(query, part(j, k, with.key_width));
+                        let bare =
+                            |k: usize| f64::from(with.scale) * dot(query, part(k, k_column, with.key_width));
                         for (b, bias) in with.biases.iter().enumerate() {
-                            let at = bucket(bias, j);
                             match bias {
+                                Bias::Context { .. } => {
+                                    let table = &v[1 + 2 * b];
+                                    let place: f64 = (j..=i).map(|k| 1.0 - sigmoid(bare(k))).sum();
+                                    let place = place.min((table.rows - 1) as f64);
+                                    let low = place as usize;
+                                    let high = (low + 1).min(table.rows - 1);
+                                    let of = |row: usize| f64::from(with.scale) * dot(query, table.row(row));
+                                    let share = place - low as f64;
+                                    s += (1.0 - share) * of(low) + share * of(high);
+                                }
                                 Bias::Numbers { .. } => {
                                     let table = &v[1 + 2 * b];
-                                    s += table.at(if table.rows > 1 { h } else { 0 }, at);
+                                    s += table.at(if table.rows > 1 { h } else { 0 }, bucket(bias, j));
                                 }
                                 Bias::Vectors { keys: Some(_), .. } => {
-                                    let vector =
-                                        &v[1 + 2 * b].row(at)[h * with.key_width..][..with.key_width];
+                                    let vector = &v[1 + 2 * b].row(bucket(bias, j))[h * with.key_width..]
+                                        [..with.key_width];
                                     s += f64::from(with.scale) * dot(query, vector);
                                 }
                                 Bias::Vectors { .. } => {}
@@ -669,7 +773,7 @@ mod tests {
             let mut with = with.clone();
             for (b, bias) in with.biases.iter_mut().enumerate() {
                 match bias {
-                    Bias::Numbers { of, .. } => *of = v[1 + 2 * b],
+                    Bias::Numbers { of, .. } | Bias::Context { of } => *of = v[1 + 2 * b],
                     Bias::Vectors { keys, values, .. } => {
                         *keys = keys.map(|_| v[1 + 2 * b]);
                         *values = values.map(|_| v[2 + 2 * b]);
@@ -733,6 +837,21 @@ mod tests {
                     let with = Attention { biases: vectors, weighing, ..simple(2, 3, 4) };
                     try_out(&with, lengths, &[(6, 6), (6, 8), (5, 6), (1, 1)]);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn places_of_the_context_forwards_and_back() {
+        let nothing = Var::Node(0);
+        for lengths in SHAPES {
+            for (weighing, places) in
+                [(Weighing::Softmax, 4), (Weighing::Silu(9.0), 200), (Weighing::Silu(9.0), 1)]
+            {
+                let numbers = Bias::Numbers { of: nothing, buckets: Buckets::Places { count: 5 } };
+                let biases = vec![Bias::Context { of: nothing }, numbers];
+                let with = Attention { biases, weighing, ..simple(2, 3, 4) };
+                try_out(&with, lengths, &[(places, 3), (1, 1), (2, 5), (1, 1)]);
             }
         }
     }
