@@ -112,10 +112,6 @@ impl Params {
     pub fn tables(&self) -> impl Iterator<Item = &Table> {
         self.tables.iter()
     }
-
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
 }
 
 /// FNV-1a.

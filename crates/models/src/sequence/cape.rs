@@ -8,15 +8,15 @@
 //! Source: Yuan, Cai, Dong, "A Contextual-Aware Position Encoding for Sequential Recommendation", WWW 2025, arXiv:2502.09027.
 //! Departures: those of `sasrec.rs`; scores and places are scaled by 1/√w alike, and added without a gate.
 
-use super::sasrec::check_attention;
+use super::sasrec::{causal_stack, check_attention, numbers_per_step};
 use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
-use sommelier_nn::layer::{Order, Transformer, TransformerConfig};
+use sommelier_nn::layer::Transformer;
 use sommelier_nn::op::{Bias, Embed};
 use sommelier_nn::train::Settings;
-use sommelier_nn::{Activation, Init, ParamId, Params, Tape, Var};
+use sommelier_nn::{Init, ParamId, Params, Tape, Var};
 use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,22 +61,12 @@ impl Architecture for CapeConfig {
         let small = Init::Normal(self.sequence.initial);
         let mut table = |b: usize| params.add(&format!("places.{b}"), self.places, width, small);
         let places = (0..self.blocks).map(&mut table).collect();
-        let stack = TransformerConfig {
-            dim: self.dim,
-            blocks: self.blocks,
-            heads: self.heads,
-            inner: self.dim,
-            activation: Activation::Relu,
-            dropout: self.dropout,
-            causal: true,
-            order: Order::NormFirst,
-            init: Init::Glorot,
-        };
-        Arc::new(Cape { places, stack: Transformer::new(params, "", stack), dropout: self.dropout })
+        let stack = causal_stack(params, self.dim, self.blocks, self.heads, self.dropout);
+        Arc::new(Cape { places, stack, dropout: self.dropout })
     }
 
     fn numbers_per_step(&self) -> usize {
-        2 * self.dim * (2 + 10 * self.blocks)
+        numbers_per_step(self.dim, self.blocks)
     }
 }
 

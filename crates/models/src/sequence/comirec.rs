@@ -83,10 +83,6 @@ struct Comirec {
 }
 
 impl Encoder for Comirec {
-    fn vectors(&self) -> usize {
-        self.config.interests
-    }
-
     fn rows(&self, batch: &Batch) -> usize {
         batch.ragged.iter().map(|r| r.len().min(self.config.beginnings)).sum()
     }

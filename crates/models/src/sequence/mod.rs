@@ -121,11 +121,6 @@ pub struct Lesson {
 
 /// What a model is: a way from embedded histories to vectors of people.
 pub trait Encoder: Send + Sync {
-    /// Vectors for one person; an item's score is the largest it has with any of them.
-    fn vectors(&self) -> usize {
-        1
-    }
-
     /// Whether it learns from all events of a window, else from all but the last, which is only told.
     fn reads_whole(&self) -> bool {
         false
@@ -148,7 +143,8 @@ pub trait Encoder: Send + Sync {
         Lesson { vectors, right: batch.next.clone(), aside: None }
     }
 
-    /// One row for each vector of each person: here, the vector of the last step.
+    /// One row for each vector of each person, here that of the last step; all people have as many, and an item's score is
+    /// the largest with any of them.
     fn answer(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
         let steps = self.encode(tape, items, batch);
         let last = batch.ragged.last_rows().map(|r| r as u32).collect();

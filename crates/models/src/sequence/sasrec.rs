@@ -57,22 +57,12 @@ impl Architecture for SasrecConfig {
     fn build(&self, params: &mut Params) -> Arc<dyn Encoder> {
         let places =
             params.add("places", self.sequence.length, self.dim, Init::Normal(self.sequence.initial));
-        let stack = TransformerConfig {
-            dim: self.dim,
-            blocks: self.blocks,
-            heads: self.heads,
-            inner: self.dim,
-            activation: Activation::Relu,
-            dropout: self.dropout,
-            causal: true,
-            order: Order::NormFirst,
-            init: Init::Glorot,
-        };
-        Arc::new(Sasrec { places, stack: Transformer::new(params, "", stack), dropout: self.dropout })
+        let stack = causal_stack(params, self.dim, self.blocks, self.heads, self.dropout);
+        Arc::new(Sasrec { places, stack, dropout: self.dropout })
     }
 
     fn numbers_per_step(&self) -> usize {
-        2 * self.dim * (2 + 10 * self.blocks)
+        numbers_per_step(self.dim, self.blocks)
     }
 }
 
@@ -88,6 +78,33 @@ impl Encoder for Sasrec {
         let x = items.rows(tape, &batch.items, Embed { places, dropout: self.dropout, ..Embed::default() });
         self.stack.run(tape, x, &batch.ragged, &|_| Vec::new(), None)
     }
+}
+
+/// The blocks of SASRec and of what varies it.
+pub(super) fn causal_stack(
+    params: &mut Params,
+    dim: usize,
+    blocks: usize,
+    heads: usize,
+    dropout: f32,
+) -> Transformer {
+    let config = TransformerConfig {
+        dim,
+        blocks,
+        heads,
+        inner: dim,
+        activation: Activation::Relu,
+        dropout,
+        causal: true,
+        order: Order::NormFirst,
+        init: Init::Glorot,
+    };
+    Transformer::new(params, "", config)
+}
+
+/// What those blocks take on a tape.
+pub(super) fn numbers_per_step(dim: usize, blocks: usize) -> usize {
+    2 * dim * (2 + 10 * blocks)
 }
 
 /// What a stack of attention can be.

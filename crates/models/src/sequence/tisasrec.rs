@@ -8,15 +8,15 @@
 //! Source: Li, Wang, McAuley, "Time Interval Aware Self-Attention for Sequential Recommendation", WSDM 2020.
 //! Departures: those of `sasrec.rs`; where the data have no clock, steps count as one unit apart.
 
-use super::sasrec::check_attention;
+use super::sasrec::{causal_stack, check_attention, numbers_per_step};
 use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
-use sommelier_nn::layer::{Order, Transformer, TransformerConfig};
+use sommelier_nn::layer::Transformer;
 use sommelier_nn::op::{Bias, Buckets, Embed, TimeScale};
 use sommelier_nn::train::Settings;
-use sommelier_nn::{Activation, Init, ParamId, Params, Tape, Var};
+use sommelier_nn::{Init, ParamId, Params, Tape, Var};
 use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,27 +63,12 @@ impl Architecture for TisasrecConfig {
             [table("intervals.keys", self.intervals + 1), table("intervals.values", self.intervals + 1)];
         let places =
             [table("places.keys", self.sequence.length), table("places.values", self.sequence.length)];
-        let stack = TransformerConfig {
-            dim: self.dim,
-            blocks: self.blocks,
-            heads: self.heads,
-            inner: self.dim,
-            activation: Activation::Relu,
-            dropout: self.dropout,
-            causal: true,
-            order: Order::NormFirst,
-            init: Init::Glorot,
-        };
-        Arc::new(Tisasrec {
-            config: self.clone(),
-            intervals,
-            places,
-            stack: Transformer::new(params, "", stack),
-        })
+        let stack = causal_stack(params, self.dim, self.blocks, self.heads, self.dropout);
+        Arc::new(Tisasrec { config: self.clone(), intervals, places, stack })
     }
 
     fn numbers_per_step(&self) -> usize {
-        2 * self.dim * (2 + 10 * self.blocks)
+        numbers_per_step(self.dim, self.blocks)
     }
 }
 

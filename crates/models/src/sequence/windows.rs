@@ -151,11 +151,6 @@ impl Batch {
             next: Arc::new(Vec::new()),
         }
     }
-
-    /// Histories in the batch.
-    pub fn people(&self) -> usize {
-        self.ragged.len()
-    }
 }
 
 #[cfg(test)]
