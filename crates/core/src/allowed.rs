@@ -37,6 +37,12 @@ impl BitSet {
         self.words.get(ix / 64).is_some_and(|w| w >> (ix % 64) & 1 == 1)
     }
 
+    /// Room for more bits, none of them set.
+    pub fn grow(&mut self, len: usize) {
+        self.len = self.len.max(len);
+        self.words.resize(self.len.div_ceil(64), 0);
+    }
+
     pub fn insert(&mut self, ix: usize) {
         assert!(ix < self.len, "bit {ix} of a set of {}", self.len);
         self.words[ix / 64] |= 1 << (ix % 64);
@@ -125,6 +131,10 @@ mod tests {
         set.remove(3);
         assert_eq!(set.iter().collect::<Vec<_>>(), [99]);
         assert!(!set.contains(1000));
+        set.grow(1001);
+        set.insert(1000);
+        set.grow(7);
+        assert_eq!((set.len(), set.iter().collect::<Vec<_>>()), (1001, vec![99, 1000]));
     }
 
     #[test]

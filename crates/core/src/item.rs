@@ -34,6 +34,13 @@ impl Item {
         self.properties.get("title").and_then(Value::as_str)
     }
 
+    /// A property that is a list of finite numbers, such as a vector of the item's text. `None` for any other.
+    pub fn vector(&self, property: &str) -> Option<Vec<f32>> {
+        let list = self.properties.get(property)?.as_array()?;
+        let number = |v: &Value| v.as_f64().map(|v| v as f32).filter(|v| v.is_finite());
+        list.iter().map(number).collect::<Option<Vec<f32>>>().filter(|v| !v.is_empty())
+    }
+
     /// Whether the gate lets it through at `now`.
     pub fn live(&self, now: Time) -> bool {
         !self.hidden && self.expires.is_none_or(|end| now < end)

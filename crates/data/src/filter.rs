@@ -151,6 +151,10 @@ fn compact(snapshot: &Snapshot, keep: &[bool], users: &[bool], items: &[bool]) -
     out.items = Arc::new(vocab_of(&snapshot.items, items));
     out.user_info = Arc::new(pick(&snapshot.user_info, users));
     out.item_info = Arc::new(pick(&snapshot.item_info, items));
+    let candidates = snapshot.candidates.iter().filter_map(|(&u, list)| {
+        Some((new_user[u as usize]?, list.iter().filter_map(|&i| new_item[i as usize]).collect()))
+    });
+    out.candidates = Arc::new(candidates.collect());
     out.given = snapshot
         .given
         .as_ref()
@@ -184,13 +188,6 @@ fn compact_given(
         train: regroup(&survives, users, new_item, |_| true),
         valid: pairs(&given.valid),
         test: pairs(&given.test),
-        candidates: given
-            .candidates
-            .iter()
-            .filter_map(|(&u, list)| {
-                Some((new_user[u as usize]?, list.iter().filter_map(|&i| new_item[i as usize]).collect()))
-            })
-            .collect(),
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Snapshot {
     pub user_info: Arc<Vec<Option<User>>>,
     /// The split the files came with (`u1.base`/`u1.test`, `train.txt`/`test.txt`), if any.
     pub given: Option<Arc<Given>>,
+    /// What is ranked for each user beside the items to find, where the files fix that; empty where they do not.
+    pub candidates: Arc<BTreeMap<u32, Vec<u32>>>,
     pub(crate) interactions: Arc<OnceLock<Interactions>>,
 }
 
@@ -130,11 +132,61 @@ pub struct Given {
     pub train: Events,
     pub valid: Vec<(UserIx, ItemIx)>,
     pub test: Vec<(UserIx, ItemIx)>,
-    /// Fixed candidates per test user (positives included), for sampled protocols that ship them.
-    pub candidates: BTreeMap<u32, Vec<u32>>,
+}
+
+/// One vector for each item that has one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemVectors {
+    /// Numbers in each.
+    pub dim: usize,
+    /// Items × `dim`; zeros where there is none.
+    pub rows: Vec<f32>,
+    /// How many items have one.
+    pub known: usize,
 }
 
 impl Snapshot {
+    /// The vectors that items have as a property; an error in words where there are none, or not all have as many numbers.
+    pub fn item_vectors(&self, property: &str) -> Result<ItemVectors, String> {
+        let mut found: Option<(&str, ItemVectors)> = None;
+        for (i, info) in self.item_info.iter().enumerate() {
+            let Some(vector) = info.as_ref().and_then(|item| item.vector(property)) else { continue };
+            let (first, all) = found.get_or_insert_with(|| {
+                let dim = vector.len();
+                (
+                    self.items.id(i as u32),
+                    ItemVectors { dim, rows: vec![0.0; dim * self.items.len()], known: 0 },
+                )
+            });
+            if vector.len() != all.dim {
+                return Err(format!(
+                    "vectors must have as many numbers each: {property:?} has {} in item {first:?} and {} in {:?}",
+                    all.dim,
+                    vector.len(),
+                    self.items.id(i as u32),
+                ));
+            }
+            all.rows[i * all.dim..][..all.dim].copy_from_slice(&vector);
+            all.known += 1;
+        }
+        found.map(|(_, all)| all).ok_or_else(|| self.no_vectors(property))
+    }
+
+    fn no_vectors(&self, property: &str) -> String {
+        let described = self.item_info.iter().flatten().count();
+        let mut lists: Vec<&str> = Vec::new();
+        for item in self.item_info.iter().flatten().take(1000) {
+            let names = item.properties.keys().filter(|name| item.vector(name).is_some());
+            lists.extend(names.map(String::as_str));
+        }
+        lists.sort_unstable();
+        lists.dedup();
+        let lists = if lists.is_empty() { "none".to_owned() } else { lists.join(", ") };
+        format!(
+            "no item has a list of numbers as {property:?}; {described} items have properties, lists of numbers among them: {lists}"
+        )
+    }
+
     /// Distinct positive pairs, made on first use and kept.
     pub fn interactions(&self) -> &Interactions {
         self.interactions.get_or_init(|| {
@@ -200,6 +252,7 @@ impl Snapshot {
             times,
             events: Arc::new(events),
             given: None,
+            candidates: Arc::default(),
             interactions: Arc::default(),
         }
     }
@@ -238,6 +291,25 @@ fn keep_positive(all: &Csr) -> Csr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn vectors_are_properties() {
+        let mut s = Snapshot::from_pairs("t", &[("a", "x"), ("a", "y"), ("a", "z")]);
+        assert!(s.item_vectors("text").unwrap_err().contains("0 items have properties"));
+        let described = |i: usize, list: serde_json::Value| {
+            let mut item = Item::new(format!("{i}"));
+            item.properties.insert("text".into(), list);
+            Some(item)
+        };
+        let one = described(1, serde_json::json!([1, 2.5]));
+        s.item_info = Arc::new(vec![None, one.clone(), described(2, serde_json::json!(["no"]))]);
+        let vectors = s.item_vectors("text").unwrap();
+        assert_eq!(vectors, ItemVectors { dim: 2, rows: vec![0.0, 0.0, 1.0, 2.5, 0.0, 0.0], known: 1 });
+        assert!(s.item_vectors("image").unwrap_err().ends_with("among them: text"));
+        s.item_info = Arc::new(vec![None, one, described(2, serde_json::json!([1, 2, 3]))]);
+        let error = s.item_vectors("text").unwrap_err();
+        assert!(error.contains("2 in item \"y\" and 3 in \"z\""), "{error}");
+    }
 
     #[test]
     fn pairs_become_interactions() {

@@ -123,7 +123,7 @@ pub struct Holdout {
     pub targets: Vec<u32>,
     /// What each target counts: the weight of the user's newest event with it, such as a rating. Above 0.
     pub worth: Vec<f32>,
-    /// Rank only these, per case, where the data set fixes candidates; positives included.
+    /// Rank only these and the targets, per case, where the data set fixes candidates.
     pub candidates: Option<Vec<Vec<u32>>>,
     /// Time of each case's earliest target, where the split goes by time.
     pub asked_at: Option<Vec<i64>>,
@@ -152,6 +152,11 @@ impl Holdout {
             holdout.targets.push(item);
             holdout.worth.push(worth);
             *holdout.ptr.last_mut().expect("never empty") = holdout.targets.len();
+        }
+        let given = &holdout.history.candidates;
+        if !given.is_empty() {
+            let of = |user| given.get(user).cloned().unwrap_or_default();
+            holdout.candidates = Some(holdout.users.iter().map(of).collect());
         }
         holdout
     }
@@ -341,12 +346,7 @@ impl SplitSpec {
                 })
                 .map(|(user, e)| (user, events.item[e], events.weight[e]))
                 .collect();
-            let mut holdout = Holdout::new(history.clone(), asked);
-            if !given.candidates.is_empty() {
-                let of = |u| given.candidates.get(u).cloned().unwrap_or_default();
-                holdout.candidates = Some(holdout.users.iter().map(of).collect());
-            }
-            holdout
+            Holdout::new(history.clone(), asked)
         };
         let valid = (!refit).then(|| hold(&first, &given.valid)).filter(|valid| valid.cases() > 0);
         let test = hold(&second, &given.test);
@@ -797,8 +797,8 @@ mod tests {
         let train = s.events.filter(|_, e| s.events.at[e] == 1);
         let test = vec![(UserIx(0), ItemIx(1)), (UserIx(0), ItemIx(2)), (UserIx(1), ItemIx(3))];
         let candidates = [(0, vec![1, 3]), (1, vec![2, 3])].into();
-        let given = Given { train, valid: vec![(UserIx(1), ItemIx(1))], test, candidates };
-        Snapshot { given: Some(Arc::new(given)), ..s }
+        let given = Given { train, valid: vec![(UserIx(1), ItemIx(1))], test };
+        Snapshot { given: Some(Arc::new(given)), candidates: Arc::new(candidates), ..s }
     }
 
     #[test]

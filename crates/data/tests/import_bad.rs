@@ -412,6 +412,21 @@ fn a_format_asked_for_leaves_tables_beside_lists_alone() {
 }
 
 #[test]
+fn a_list_beside_its_sequences_holds_candidates() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("X.txt"), "1 10 11 12\n2 11 13 14 15\n").unwrap();
+    std::fs::write(dir.path().join("X_sample.txt"), "1 13 14 15\n2 10 16 12\n3\n").unwrap();
+    let (s, r) = read(dir.path(), &ImportOptions::default()).unwrap();
+    assert_eq!((r.events, r.skipped, s.items.len()), (7, 1, 7));
+    assert!(r.problems[0].reason.contains("a user and candidates"), "{:?}", r.problems);
+    let names = |list: &[u32]| list.iter().map(|&i| s.items.id(i).to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(&s.candidates[&s.users.get("2").unwrap()]), ["10", "16", "12"]);
+    // Alone it is what it says.
+    std::fs::remove_file(dir.path().join("X.txt")).unwrap();
+    assert_eq!(read(dir.path(), &ImportOptions::default()).unwrap().1.events, 6);
+}
+
+#[test]
 fn a_folder_with_two_candidates_for_the_events_asks() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.csv"), "user,item\na,b\n").unwrap();

@@ -2,8 +2,8 @@
 
 use sommelier_core::Time;
 use sommelier_data::KindRules;
-use sommelier_data::TimeQuality;
 use sommelier_data::import::{Format, ImportContext, ImportOptions, ImportReport, detect, load};
+use sommelier_data::{SplitSpec, TimeQuality};
 use std::path::PathBuf;
 
 fn folder(name: &str) -> Option<PathBuf> {
@@ -102,9 +102,21 @@ fn citeulike() {
     let Some((s, _)) = read("citeulike-a", &ImportOptions::default()) else { return };
     let given = s.given.as_ref().unwrap();
     assert_eq!((s.users.len(), given.train.len(), given.test.len()), (5551, 199_435, 5551));
-    assert_eq!(given.candidates.len(), 5551);
-    assert!(given.candidates.values().all(|c| c.len() == 101));
-    assert!(given.test.iter().all(|(u, i)| given.candidates[&u.0][0] == i.0));
+    assert_eq!(s.candidates.len(), 5551);
+    assert!(s.candidates.values().all(|c| c.len() == 101));
+    assert!(given.test.iter().all(|(u, i)| s.candidates[&u.0][0] == i.0));
+}
+
+#[test]
+fn lastfm_with_its_negatives() {
+    let Some((s, _)) = read("lastfm-seq", &ImportOptions::default()) else { return };
+    assert_eq!((s.users.len(), s.items.len(), s.events.len()), (1090, 3646, 52_551));
+    assert!(s.given.is_none() && s.candidates.len() == 1090 && s.candidates.values().all(|c| c.len() == 99));
+    let split = "loo".parse::<SplitSpec>().unwrap().apply(&s, 0, false).unwrap();
+    for holdout in [split.valid.unwrap(), split.test] {
+        let given = holdout.candidates.as_ref().unwrap();
+        assert!((0..holdout.cases()).all(|c| !given[c].contains(&holdout.targets_of(c)[0])));
+    }
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl Space {
             .slot(item)
             .ok_or_else(|| EngineError::UnknownId { what: "item", id: item.chars().take(100).collect() })?;
         let carried = match &live.model {
-            Some(published) if (slot as usize) < catalogue.modelled() => {
+            Some(published) if catalogue.knows(slot) => {
                 published.model.contributions(&asked.resolved, ItemIx(slot), 10)
             }
             _ => Vec::new(),
@@ -179,10 +179,9 @@ impl Space {
         barred.sort_unstable();
         barred.dedup();
         let only = (!query.candidates.is_empty()).then_some(candidates);
-        let modelled = catalogue.modelled();
         drop(catalogue);
 
-        let resolved = self.resolve(live, query, &history, (&likes, &unlikes), modelled, now);
+        let resolved = self.resolve(live, query, &history, (&likes, &unlikes), now);
         let gate = Gate { now, barred, shown, filters, only };
         let count = count as usize;
         Ok(Asked { query, pipeline, count, strength, gate, filter, resolved, history, likes, notes })
@@ -225,13 +224,13 @@ impl Space {
         query: &Query,
         history: &[Known],
         (likes, unlikes): (&[Slot], &[Slot]),
-        modelled: usize,
         now: Time,
     ) -> ResolvedQuery {
+        let catalogue = live.catalogue.read();
         let newest = &history[history.len().saturating_sub(self.config.history_events)..];
         let steps: Vec<Seen> = newest
             .iter()
-            .filter(|k| (k.slot as usize) < modelled && k.weight != 0.0)
+            .filter(|k| catalogue.knows(k.slot) && k.weight != 0.0)
             .map(|k| Seen {
                 item: ItemIx(k.slot),
                 weight: k.weight * self.kinds.fade(k.kind, k.at, now.millis()),
@@ -239,7 +238,7 @@ impl Space {
             })
             .collect();
         let ix = |slots: &[Slot]| -> Vec<ItemIx> {
-            slots.iter().filter(|&&s| (s as usize) < modelled).map(|&s| ItemIx(s)).collect()
+            slots.iter().filter(|&&s| catalogue.knows(s)).map(|&s| ItemIx(s)).collect()
         };
         // The user's own row is a shortcut for exactly the history it was learnt from: newer events need the history.
         let unchanged = |newest: Time| {
@@ -523,8 +522,7 @@ fn note(notes: &mut Vec<String>, field: &str, unknown: &[&str]) {
 fn allowed(live: &Live, asked: &Asked<'_>) -> Allowed {
     let catalogue = live.catalogue.read();
     let base: Arc<BitSet> = catalogue.allowed(asked.filter.as_ref(), asked.gate.now);
-    let modelled = catalogue.modelled();
-    let barred = asked.gate.barred.iter().filter(|&&s| (s as usize) < modelled);
+    let barred = asked.gate.barred.iter().filter(|&&s| catalogue.knows(s));
     Allowed::only(base).without(barred.map(|&s| ItemIx(s)))
 }
 
@@ -646,13 +644,16 @@ fn sort(picks: &mut [Pick]) {
 
 /// The model's scores of items it knows.
 fn scores_of(live: &Live, model: &dyn Model, query: &ResolvedQuery, picks: &[Pick]) -> Vec<Option<f32>> {
-    let modelled = live.catalogue.read().modelled();
-    let known: Vec<ItemIx> =
-        picks.iter().filter(|p| (p.slot as usize) < modelled).map(|p| ItemIx(p.slot)).collect();
-    let mut scores = vec![0f32; known.len()];
-    model.score(query, &known, &mut scores);
+    let known: Vec<bool> = {
+        let catalogue = live.catalogue.read();
+        picks.iter().map(|p| catalogue.knows(p.slot)).collect()
+    };
+    let items: Vec<ItemIx> =
+        picks.iter().zip(&known).filter(|(_, known)| **known).map(|(p, _)| ItemIx(p.slot)).collect();
+    let mut scores = vec![0f32; items.len()];
+    model.score(query, &items, &mut scores);
     let mut scores = scores.into_iter();
-    picks.iter().map(|p| if (p.slot as usize) < modelled { scores.next() } else { None }).collect()
+    known.into_iter().map(|known| if known { scores.next() } else { None }).collect()
 }
 
 /// Candidates in the model's order; those it does not know come after, by popularity.
@@ -751,8 +752,7 @@ fn diversify(live: &Live, asked: &Asked<'_>, picks: Vec<Pick>, want: usize) -> V
     let config = &asked.pipeline.diversity;
     let scores: Vec<f32> = picks.iter().map(|p| p.score).collect();
     let catalogue = live.catalogue.read();
-    let modelled = catalogue.modelled();
-    let all_known = picks.iter().all(|p| (p.slot as usize) < modelled);
+    let all_known = picks.iter().all(|p| catalogue.knows(p.slot));
     let chosen = match (&live.model, config.by) {
         (Some(published), SimilarityBy::Model) if all_known => {
             drop(catalogue);
@@ -802,17 +802,18 @@ fn likeness(model: &dyn Model, items: &[ItemIx], i: usize) -> Vec<f32> {
 fn contributions(live: &Live, asked: &Asked<'_>, picks: &[Pick]) -> Vec<Vec<(ItemIx, f32)>> {
     let mut out = vec![Vec::new(); picks.len()];
     let Some(published) = &live.model else { return out };
-    let modelled = live.catalogue.read().modelled();
+    let catalogue = live.catalogue.read();
     let explained: Vec<usize> = picks
         .iter()
         .enumerate()
         .filter(|(_, p)| {
-            (p.slot as usize) < modelled
+            catalogue.knows(p.slot)
                 && !matches!(p.source, Source::Kind(SourceKind::Popular | SourceKind::Recent))
         })
         .map(|(i, _)| i)
         .take(asked.pipeline.reasons)
         .collect();
+    drop(catalogue);
     if explained.is_empty() || asked.resolved.profile().is_empty() {
         return out;
     }

@@ -1,7 +1,8 @@
 //! The catalogue in memory: every item of a space by slot, which of them are live, how popular and how new they are.
 //!
-//! Slots below `modelled` are the published artefact's own item indices, so nothing is translated between the
-//! catalogue and the model. Publishing another artefact makes a new catalogue with new slots.
+//! The first slots are the published artefact's own item indices, so nothing is translated between the catalogue and the
+//! model; items that came after its fit follow, and a model that knows items by what they are knows some of them too.
+//! Publishing another artefact makes a new catalogue with new slots.
 
 use crate::Filter;
 use hashbrown::HashMap;
@@ -20,6 +21,8 @@ struct Entry {
     item: Option<Arc<Item>>,
     /// Deleted or erased: stays out until it is put again, whatever artefacts and events still know of it.
     withdrawn: bool,
+    /// The model can score and return it.
+    known: bool,
     counts: Counts,
 }
 
@@ -52,8 +55,9 @@ impl Counts {
 pub(crate) struct Catalogue {
     ids: Vocab,
     entries: Vec<Entry>,
-    modelled: usize,
-    /// Over the modelled slots: what a model may return, filters aside.
+    /// Slots that were fitted.
+    fitted: usize,
+    /// Over the slots that the model knows: what it may return, filters aside.
     live: Arc<BitSet>,
     filters: Mutex<Vec<CachedFilter>>,
     popular: Ranking,
@@ -65,7 +69,7 @@ pub(crate) struct Catalogue {
 #[derive(Clone)]
 struct CachedFilter {
     filter: Filter,
-    /// Live items that match, over the modelled slots.
+    /// Live items that match, over the slots that the model knows.
     bits: Arc<BitSet>,
 }
 
@@ -80,12 +84,12 @@ pub(crate) struct Contents {
 impl Catalogue {
     /// `model_items` are the published artefact's ids, in its order.
     pub fn new(model_items: &Vocab, contents: Contents, now: Time) -> Catalogue {
-        let modelled = model_items.len();
+        let fitted = model_items.len();
         let mut catalogue = Catalogue {
             ids: model_items.clone(),
-            entries: vec![Entry::default(); modelled],
-            modelled,
-            live: Arc::new(BitSet::none(modelled)),
+            entries: vec![Entry { known: true, ..Entry::default() }; fitted],
+            fitted,
+            live: Arc::new(BitSet::none(fitted)),
             filters: Mutex::default(),
             popular: Ranking::default(),
             recent: Ranking::default(),
@@ -135,8 +139,24 @@ impl Catalogue {
         (0..self.entries.len() as Slot).filter(|&slot| self.exists(slot)).count()
     }
 
-    pub fn modelled(&self) -> usize {
-        self.modelled
+    /// Whether the model can score and return it.
+    pub fn knows(&self, slot: Slot) -> bool {
+        self.entries.get(slot as usize).is_some_and(|entry| entry.known)
+    }
+
+    /// Tells the model of all items that came after its fit: `meet` is true of those that it knows from now on.
+    pub fn introduce(&mut self, meet: impl Fn(Slot, &Item) -> bool, now: Time) {
+        for slot in self.fitted..self.entries.len() {
+            self.introduce_one(slot as Slot, &meet, now);
+        }
+    }
+
+    fn introduce_one(&mut self, slot: Slot, meet: impl Fn(Slot, &Item) -> bool, now: Time) {
+        let Some(item) = self.item(slot).cloned() else { return };
+        if meet(slot, &item) && !self.knows(slot) {
+            self.entries[slot as usize].known = true;
+            self.refresh(slot, now);
+        }
     }
 
     pub fn id(&self, slot: Slot) -> &str {
@@ -168,8 +188,7 @@ impl Catalogue {
     /// An item exists while it has a record or an event, or the artefact knows it, and nobody withdrew it.
     fn exists(&self, slot: Slot) -> bool {
         let entry = &self.entries[slot as usize];
-        !entry.withdrawn
-            && (entry.item.is_some() || entry.counts.events > 0 || (slot as usize) < self.modelled)
+        !entry.withdrawn && (entry.item.is_some() || entry.counts.events > 0 || (slot as usize) < self.fitted)
     }
 
     /// Exists, is not hidden and has not expired.
@@ -183,7 +202,8 @@ impl Catalogue {
         entry.item.as_ref().and_then(|item| item.at).or(entry.counts.first)
     }
 
-    pub fn put(&mut self, item: Arc<Item>, now: Time) {
+    /// `meet` tells the model of it: true if the model knows it from now on.
+    pub fn put(&mut self, item: Arc<Item>, meet: impl Fn(Slot, &Item) -> bool, now: Time) {
         let slot = self.intern(&item.id);
         let entry = &mut self.entries[slot as usize];
         if let Some(end) = entry.item.as_ref().and_then(|old| old.expires) {
@@ -192,6 +212,7 @@ impl Catalogue {
         entry.item = Some(item);
         entry.withdrawn = false;
         self.refresh(slot, now);
+        self.introduce_one(slot, meet, now);
     }
 
     pub fn withdraw(&mut self, id: &str, forget_events: bool, now: Time) {
@@ -245,7 +266,7 @@ impl Catalogue {
         }
     }
 
-    /// Live modelled items that match the filter; kept for the next query with the same text.
+    /// Live items that the model knows and that match the filter; kept for the next query with the same text.
     pub fn allowed(&self, filter: Option<&Filter>, now: Time) -> Arc<BitSet> {
         let Some(filter) = filter else { return Arc::clone(&self.live) };
         let mut cache = self.filters.lock();
@@ -255,7 +276,7 @@ impl Catalogue {
             cache.push(used);
             return bits;
         }
-        let mut bits = BitSet::none(self.modelled);
+        let mut bits = BitSet::none(self.live.len());
         for slot in self.live.iter() {
             let slot = slot as Slot;
             if filter.matches(self.id(slot), self.item(slot).map(|i| &**i)) && self.is_live(slot, now) {
@@ -295,7 +316,7 @@ impl Catalogue {
         if live && let Some(end) = entry.item.as_ref().and_then(|item| item.expires) {
             self.expiring.insert((end, slot));
         }
-        if (slot as usize) < self.modelled {
+        if entry.known {
             set(&mut self.live, slot, live);
             for cached in self.filters.get_mut() {
                 let matches = live && cached.filter.matches(self.ids.id(slot), entry.item.as_deref());
@@ -317,7 +338,12 @@ impl Catalogue {
 fn set(bits: &mut Arc<BitSet>, slot: Slot, on: bool) {
     if bits.contains(slot as usize) != on {
         let bits = Arc::make_mut(bits);
-        if on { bits.insert(slot as usize) } else { bits.remove(slot as usize) }
+        if on {
+            bits.grow(slot as usize + 1);
+            bits.insert(slot as usize);
+        } else {
+            bits.remove(slot as usize);
+        }
     }
 }
 
@@ -383,6 +409,10 @@ mod tests {
         item
     }
 
+    fn unmet(_: Slot, _: &Item) -> bool {
+        false
+    }
+
     fn bits(set: &BitSet) -> Vec<usize> {
         set.iter().collect()
     }
@@ -393,22 +423,44 @@ mod tests {
         let mut c = Catalogue::new(&Vocab::from_ids(["a", "b", "c"]), Contents::default(), time(0));
         assert_eq!(bits(&c.allowed(None, time(0))), [0, 1, 2]);
         assert!(bits(&c.allowed(Some(&filter), time(0))).is_empty());
-        c.put(Arc::new(item("b", 1850)), time(0));
-        c.put(Arc::new(Item { expires: Some(time(10)), ..item("c", 1800) }), time(0));
+        c.put(Arc::new(item("b", 1850)), unmet, time(0));
+        c.put(Arc::new(Item { expires: Some(time(10)), ..item("c", 1800) }), unmet, time(0));
         assert_eq!(bits(&c.allowed(Some(&filter), time(0))), [1, 2]);
         c.expire(time(9));
         assert_eq!(bits(&c.allowed(Some(&filter), time(9))), [1, 2]);
         c.expire(time(10));
         assert_eq!(bits(&c.allowed(Some(&filter), time(10))), [1]);
         assert_eq!(bits(&c.allowed(None, time(10))), [0, 1]);
-        c.put(Arc::new(item("c", 1800)), time(10));
-        c.put(Arc::new(Item { hidden: true, ..item("b", 1850) }), time(10));
+        c.put(Arc::new(item("c", 1800)), unmet, time(10));
+        c.put(Arc::new(Item { hidden: true, ..item("b", 1850) }), unmet, time(10));
         assert_eq!(bits(&c.allowed(Some(&filter), time(10))), [2]);
         c.withdraw("a", false, time(10));
         assert_eq!(bits(&c.allowed(None, time(10))), [2]);
         assert_eq!(c.slot("a"), None);
-        c.put(Arc::new(item("a", 2000)), time(10));
+        c.put(Arc::new(item("a", 2000)), unmet, time(10));
         assert_eq!(bits(&c.allowed(None, time(10))), [0, 2]);
+    }
+
+    #[test]
+    fn the_model_gets_to_know_items_that_came_later() {
+        let filter = Filter::parse("item.year < 1900").unwrap();
+        let mut c = Catalogue::new(&Vocab::from_ids(["a"]), Contents::default(), time(0));
+        let old = |_: Slot, item: &Item| item.properties["year"].as_i64().unwrap() < 1900;
+        c.put(Arc::new(item("b", 1950)), old, time(0));
+        assert_eq!(bits(&c.allowed(Some(&filter), time(0))), Vec::<usize>::new());
+        for n in 0..70 {
+            c.put(Arc::new(item(&format!("x{n}"), 2000 - n * 10)), old, time(0));
+        }
+        assert!(c.knows(0) && !c.knows(1) && !c.knows(12) && c.knows(13) && c.knows(71) && !c.knows(72));
+        let live: Vec<usize> = std::iter::once(0).chain(13..72).collect();
+        assert_eq!(bits(&c.allowed(None, time(0))), live);
+        assert_eq!(bits(&c.allowed(Some(&filter), time(0))), live[1..]);
+        c.withdraw("x69", false, time(0));
+        assert_eq!(bits(&c.allowed(None, time(0))), live[..live.len() - 1]);
+        let mut next = Catalogue::new(&Vocab::from_ids(["a"]), c.contents(), time(0));
+        assert!(!next.knows(5));
+        next.introduce(old, time(0));
+        assert_eq!(next.allowed(None, time(0)).count(), live.len() - 1);
     }
 
     #[test]
@@ -430,7 +482,7 @@ mod tests {
     #[test]
     fn another_artefact_keeps_what_is_known() {
         let mut c = Catalogue::new(&Vocab::from_ids(["a", "b"]), Contents::default(), time(0));
-        c.put(Arc::new(item("x", 1900)), time(0));
+        c.put(Arc::new(item("x", 1900)), unmet, time(0));
         c.count_event("y", 3.0, time(1), time(1));
         c.withdraw("b", false, time(1));
         let next = Catalogue::new(&Vocab::from_ids(["y", "b", "z"]), c.contents(), time(2));

@@ -56,7 +56,7 @@ mod tests {
                 item.hidden = *hidden;
                 item.expires = expires.map(|t| Time::from_millis(t).unwrap());
                 item.properties.insert("size".into(), (*size).into());
-                catalogue.put(Arc::new(item), Time::default());
+                catalogue.put(Arc::new(item), |_, _| false, Time::default());
                 if *withdrawn {
                     catalogue.withdraw(&format!("i{i}"), false, Time::default());
                 }

@@ -74,6 +74,9 @@ pub struct Claim {
     pub settings: toml::Table,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refit: bool,
+    /// Fitted with so many seeds, one after the other; the figure held against the published one is their mean.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub seeds: usize,
     /// `recall@20`.
     pub metric: String,
     /// `recbole`, `rectools`, …; the house's own definitions where absent.
@@ -97,6 +100,14 @@ pub struct Claim {
 
 fn one_per_cent() -> f64 {
     0.01
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(n: &usize) -> bool {
+    *n == 1
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,10 +207,26 @@ impl Recipe {
     fn with_model(&self, settings: &toml::Table) -> Result<Recipe, EngineError> {
         let fail = |reason: String| EngineError::Recipe { name: self.name.clone(), reason };
         let mut model = toml::Table::try_from(&self.model).map_err(|e| fail(e.to_string()))?;
-        model.extend(settings.clone());
+        lay_over(&mut model, settings);
         let model: ModelConfig =
             model.try_into().map_err(|e: toml::de::Error| fail(hint(e.message(), "")))?;
         Ok(Recipe { model, ..self.clone() })
+    }
+}
+
+/// Settings over others: tables key by key, except that a table of another kind replaces the one before.
+fn lay_over(under: &mut toml::Table, over: &toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new))
+                if new.get("kind").is_none_or(|kind| old.get("kind") == Some(kind)) =>
+            {
+                lay_over(old, new);
+            }
+            _ => {
+                under.insert(key.clone(), value.clone());
+            }
+        }
     }
 }
 
@@ -316,6 +343,14 @@ mod tests {
         let recipe = Recipe::parse("e", &text).unwrap();
         assert_eq!(recipe.tuned("gowalla").unwrap().model, recipe.set("l2=7").unwrap().model);
         assert_eq!(recipe.tuned("other").unwrap(), recipe);
+        // Of a table inside, only what is named changes; one of another kind is another one.
+        let text = "name = 's'\nabout = 'x'\n[model]\nkind = 'sasrec'\n[model.training]\nlearning_rate = 0.5\n\
+            [tuned.d]\ntraining = { epochs = 3 }\nsequence = { loss = { kind = 'bce', negatives = 2 } }\n";
+        let model =
+            toml::Table::try_from(Recipe::parse("s", text).unwrap().tuned("d").unwrap().model).unwrap();
+        assert_eq!(model["training"]["epochs"].as_integer(), Some(3));
+        assert_eq!(model["training"]["learning_rate"].as_float(), Some(0.5));
+        assert_eq!(model["sequence"]["loss"]["kind"].as_str(), Some("bce"));
         assert!(Recipe::parse("e", &text.replace("l2 = 7", "l4 = 7")).is_err());
     }
 }

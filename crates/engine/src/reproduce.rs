@@ -36,6 +36,9 @@ pub struct Row {
 pub enum Outcome {
     Measured {
         ours: f64,
+        /// The figure of each seed, where there are several: `ours` is their mean.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        by_seed: Vec<f64>,
         /// 95 % bootstrap interval over users.
         low: Option<f64>,
         high: Option<f64>,
@@ -78,13 +81,21 @@ pub fn run(recipes: &[String], data_dir: &Path, ctx: &mut FitContext) -> Result<
             [] => vec![None],
             folds => folds.iter().map(|fold| Some(fold.as_str())).collect(),
         };
-        let mut folds = Vec::with_capacity(given.len());
+        let seed = ctx.seed;
+        // For each seed the measurements of each fold, claim by claim.
+        let mut seeds = vec![Vec::with_capacity(given.len()); first.seeds.max(1)];
         for fold in given {
             let snapshot = read(&mut held, data_dir, first, fold, ctx)?;
-            folds.push(measure(&recipe, &claims, snapshot, ctx)?);
+            for (n, folds) in seeds.iter_mut().enumerate() {
+                ctx.seed = seed + n as u64;
+                let measured = measure(&recipe, &claims, snapshot, ctx);
+                ctx.seed = seed;
+                folds.push(measured?);
+            }
         }
         rows.extend(claims.iter().enumerate().map(|(c, claim)| {
-            let runs: Vec<&Measurement> = folds.iter().map(|fold| &fold[c]).collect();
+            let runs: Vec<Vec<&Measurement>> =
+                seeds.iter().map(|folds| folds.iter().map(|fold| &fold[c]).collect()).collect();
             row(&recipe, claim, outcome(claim, &runs))
         }));
     }
@@ -98,9 +109,9 @@ pub fn run(recipes: &[String], data_dir: &Path, ctx: &mut FitContext) -> Result<
 
 /// Claims that agree in this are answered by one fit and one evaluation of each fold.
 fn protocol(claim: &Claim) -> impl Ord + '_ {
-    let Claim { split, refit, profile, candidates, folds, events, settings, .. } = claim;
+    let Claim { split, refit, profile, candidates, folds, events, settings, seeds, .. } = claim;
     let weighed = events.iter().map(|(kind, rule)| format!("{kind} {rule:?}")).collect::<Vec<_>>();
-    (split, refit, profile, candidates, folds, weighed, settings.to_string())
+    (split, refit, profile, candidates, folds, weighed, settings.to_string(), seeds)
 }
 
 /// The data set last read, and what it was read for.
@@ -133,7 +144,8 @@ fn read<'a>(
     Ok(&held.as_ref().unwrap_or_else(|| unreachable!("it was just read")).3)
 }
 
-/// One claim on one fold.
+/// One claim on one fold with one seed.
+#[derive(Clone)]
 struct Measurement {
     value: MetricValue,
     seconds: Seconds,
@@ -179,24 +191,30 @@ fn measure(
     Ok(wanted.into_iter().map(one).collect())
 }
 
-/// One run as it is; of several folds the mean, the sum of the seconds, and no interval.
-fn outcome(claim: &Claim, runs: &[&Measurement]) -> Outcome {
-    let ours = runs.iter().map(|run| run.value.value).sum::<f64>() / runs.len() as f64;
-    let MetricValue { low, high, ref definition, .. } = runs[0].value;
+/// One run as it is; of several folds or seeds the mean, the sum of the seconds, and no interval. `runs` are folds by seed.
+fn outcome(claim: &Claim, runs: &[Vec<&Measurement>]) -> Outcome {
+    let mean =
+        |folds: &Vec<&Measurement>| folds.iter().map(|run| run.value.value).sum::<f64>() / folds.len() as f64;
+    let by_seed: Vec<f64> = runs.iter().map(mean).collect();
+    let ours = by_seed.iter().sum::<f64>() / by_seed.len() as f64;
+    let folds = &runs[0];
+    let MetricValue { low, high, ref definition, .. } = folds[0].value;
     let mut definition = definition.clone();
-    let alone = runs.len() == 1;
-    if !alone {
-        definition.users = runs.iter().map(|run| run.value.definition.users).sum();
+    if folds.len() > 1 {
+        definition.users = folds.iter().map(|run| run.value.definition.users).sum();
         definition.split = format!("{}, mean of {}", definition.split, claim.folds.join(", "));
     }
+    let alone = folds.len() == 1 && runs.len() == 1;
+    let seconds = || runs.iter().flatten().map(|run| run.seconds);
     Outcome::Measured {
         ours,
+        by_seed: if runs.len() > 1 { by_seed } else { Vec::new() },
         low: low.filter(|_| alone),
         high: high.filter(|_| alone),
         definition: Box::new(definition),
         holds: holds(claim, ours),
-        fit_seconds: runs.iter().map(|run| run.seconds.fit).sum(),
-        evaluate_seconds: runs.iter().map(|run| run.seconds.evaluate).sum(),
+        fit_seconds: seconds().map(|s| s.fit).sum(),
+        evaluate_seconds: seconds().map(|s| s.evaluate).sum(),
     }
 }
 
@@ -251,6 +269,11 @@ impl Row {
         match &self.outcome {
             Outcome::Measured { ours, low: Some(low), high: Some(high), .. } => {
                 format!("{ours:.4} [{low:.4}, {high:.4}]")
+            }
+            Outcome::Measured { ours, by_seed, .. } if by_seed.len() > 1 => {
+                let (least, most) =
+                    by_seed.iter().fold((f64::MAX, f64::MIN), |(l, m), &v| (l.min(v), m.max(v)));
+                format!("{ours:.4} ({} seeds: {least:.4} to {most:.4})", by_seed.len())
             }
             Outcome::Measured { ours, .. } => format!("{ours:.4}"),
             Outcome::NoData { .. } => "–".into(),

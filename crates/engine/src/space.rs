@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sommelier_core::{Clock, Event, FitContext, Item, Time, User, UserIx, Vocab};
+use sommelier_core::{Clock, Event, FitContext, Item, ItemIx, Time, User, UserIx, Vocab};
 use sommelier_data::Snapshot;
 use sommelier_data::log::{Appended, Erased, Erasure, Log, LogOptions, SlateRecord};
 use sommelier_index::text::{TextDoc, TextIndex};
@@ -81,6 +81,13 @@ pub(crate) struct Live {
     pub model: Option<Published>,
     pub catalogue: RwLock<Catalogue>,
     pub users: HistoryCache,
+}
+
+impl Live {
+    /// Tells the model of an item; true if it knows it from now on.
+    fn meet(&self) -> impl Fn(u32, &Item) -> bool {
+        |slot, item| self.model.as_ref().is_some_and(|published| published.model.meet(ItemIx(slot), item))
+    }
 }
 
 pub(crate) struct Published {
@@ -322,7 +329,7 @@ impl Space {
             if let Some(text) = &text {
                 text.put(&item.id, &searchable(&item))?;
             }
-            live.catalogue.write().put(Arc::new(item), now);
+            live.catalogue.write().put(Arc::new(item), live.meet(), now);
         }
         Ok(())
     }
@@ -535,9 +542,12 @@ impl Space {
 
     fn replace_live(&self, model: Option<(Published, Vocab)>, contents: Contents) {
         let (model, items) = model.map_or((None, Vocab::new()), |(model, items)| (Some(model), items));
-        let catalogue = RwLock::new(Catalogue::new(&items, contents, self.clock.now()));
+        let now = self.clock.now();
+        let catalogue = RwLock::new(Catalogue::new(&items, contents, now));
         let users = HistoryCache::new(self.config.history_cache_events);
-        *self.live.write() = Arc::new(Live { model, catalogue, users });
+        let live = Live { model, catalogue, users };
+        live.catalogue.write().introduce(live.meet(), now);
+        *self.live.write() = Arc::new(live);
         *self.text.lock() = None;
     }
 

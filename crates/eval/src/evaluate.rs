@@ -103,6 +103,8 @@ pub enum EvalError {
     Candidates(String),
     #[error("{0} came without candidates; rank all items, or sampled:N")]
     NoCandidates(String),
+    #[error("{name} has candidates for some users and none for user {user:?}; rank all items, or sampled:N")]
+    SomeCandidates { name: String, user: String },
     #[error(
         "{count} targets are in their own user's history (user {user:?}, item {item:?}) and would be removed as seen; \
          keep seen items in the ranking, or split without +repeats"
@@ -192,6 +194,12 @@ fn check<M: Score + ?Sized>(model: &M, holdout: &Holdout, config: &EvalConfig) -
     }
     if config.candidates == Candidates::Given && holdout.candidates.is_none() {
         return Err(EvalError::NoCandidates(holdout.history.name.clone()));
+    }
+    if let (Candidates::Given, Some(given)) = (config.candidates, &holdout.candidates)
+        && let Some(case) = given.iter().position(Vec::is_empty)
+    {
+        let user = holdout.history.users.id(holdout.users[case]).to_owned();
+        return Err(EvalError::SomeCandidates { name: holdout.history.name.clone(), user });
     }
     if config.remove_seen {
         let seen_target = |case: usize| {

@@ -6,7 +6,8 @@ use crate::{
     SlimConfig, SparseEaseConfig, TisasrecConfig, UserKnnConfig,
 };
 use crate::{
-    BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model, PopularityConfig, Weights,
+    BlendConfig, BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model,
+    PopularityConfig, Weights,
 };
 use serde::{Deserialize, Serialize};
 use sommelier_core::FitContext;
@@ -80,6 +81,7 @@ models! {
     Cape(CapeConfig) = "cape",
     Mamba(MambaConfig) = "mamba",
     Comirec(ComirecConfig) = "comirec",
+    Blend(BlendConfig) = "blend",
 }
 
 #[cfg(test)]

@@ -22,6 +22,23 @@ pub(crate) enum Ask {
     Similar(Vec<f32>),
 }
 
+/// Asks for what is like the liked items and unlike the others, as far as they have vectors.
+pub(crate) fn similar<'v>(
+    q: &ResolvedQuery,
+    dim: usize,
+    vector: impl Fn(ItemIx) -> Option<&'v [f32]>,
+) -> Ask {
+    let mut sum = vec![0f32; dim];
+    let signed = q.like.iter().map(|i| (i, 1.0)).chain(q.unlike.iter().map(|i| (i, -1.0)));
+    for (v, sign) in signed.filter_map(|(item, sign)| Some((vector(*item)?, sign))) {
+        let norm = kernel::dot(v, v).sqrt();
+        if norm > 0.0 {
+            kernel::axpy(sign / norm, v, &mut sum);
+        }
+    }
+    if sum.iter().all(|&v| v == 0.0) { Ask::Nothing } else { Ask::Similar(sum) }
+}
+
 impl Factors {
     /// `data` is items × `dim`, row-major.
     pub fn new(data: &[f32], dim: usize) -> Result<Factors, LoadError> {
@@ -56,15 +73,7 @@ impl Factors {
     }
 
     fn similar(&self, q: &ResolvedQuery) -> Ask {
-        let mut sum = vec![0f32; self.dim()];
-        let signed = q.like.iter().map(|i| (i, 1.0)).chain(q.unlike.iter().map(|i| (i, -1.0)));
-        for (item, sign) in signed.filter(|(i, _)| i.ix() < self.items()) {
-            let norm = self.index.norm(item.ix());
-            if norm > 0.0 {
-                kernel::axpy(sign / norm, self.vector(item.ix()), &mut sum);
-            }
-        }
-        if sum.iter().all(|&v| v == 0.0) { Ask::Nothing } else { Ask::Similar(sum) }
+        similar(q, self.dim(), |item| (item.ix() < self.items()).then(|| self.vector(item.ix())))
     }
 
     pub fn score(&self, ask: &Ask, items: &[ItemIx], out: &mut [f32]) {

@@ -22,6 +22,7 @@ pub mod sequence;
 mod sgns;
 mod similarity;
 
+mod blend;
 mod bpr;
 mod ease;
 mod ials;
@@ -42,6 +43,7 @@ pub use model::{FitError, Model};
 pub use similarity::{Measure, Weighting};
 pub use sommelier_nn::{Array, LoadError, Weights};
 
+pub use blend::{Blend, BlendConfig, Member};
 pub use bpr::{Bpr, BprConfig, Negatives};
 pub use ease::{Ease, EaseConfig};
 pub use ials::{Ials, IalsConfig, Solver};

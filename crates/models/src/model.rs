@@ -1,7 +1,7 @@
 //! What every model is: a thing that scores, retrieves, explains and can be written down.
 
 use crate::Weights;
-use sommelier_core::{Explain, FitContext, Retrieve, Score, Stopped};
+use sommelier_core::{Explain, FitContext, Item, ItemIx, Retrieve, Score, Stopped};
 
 /// A fitted model. It exists only once fitted, so it can always answer.
 pub trait Model: Score + Retrieve + Explain {
@@ -10,6 +10,12 @@ pub trait Model: Score + Retrieve + Explain {
 
     /// What to store; the config's `load` makes the same model again.
     fn weights(&self) -> Weights;
+
+    /// Tells of an item's latest revision; true if the model can recommend the item from now on. One that came after the fit
+    /// gets an index past the fitted ones, and is taken in by models that know items by what they are.
+    fn meet(&self, item: ItemIx, _: &Item) -> bool {
+        item.ix() < self.items()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -47,12 +47,13 @@ fn reads_in_order(kind: &str) -> bool {
 }
 
 /// Whether the parts are said to sum to the score. BPR's leave out the item's bias, ratings their baseline, iALS does not
-/// take likeness of items apart, and what reads in order has no parts that sum.
+/// take likeness of items apart, what reads in order has no parts that sum, and a blend counts from the end of its lists.
 fn exact(kind: &str, q: &ResolvedQuery) -> bool {
     let known = !impersonal(kind)
         && kind != "bpr"
         && !rates(kind)
         && !reads_in_order(kind)
+        && kind != "blend"
         && (kind != "ials" || !q.history.is_empty());
     // `unlike` turns a similarity question without being an item of one's own.
     known && q.unlike.is_empty()

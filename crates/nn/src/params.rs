@@ -85,6 +85,11 @@ impl Params {
         TableId(self.tables.len() - 1)
     }
 
+    /// The parameter of this name.
+    pub fn named(&self, name: &str) -> Option<ParamId> {
+        self.dense.iter().position(|p| p.name == name).map(ParamId)
+    }
+
     pub fn get(&self, id: ParamId) -> &Param {
         &self.dense[id.0]
     }

@@ -47,6 +47,7 @@ pub fn assemble(
         return finish(path, options, file.into_iter().collect(), guesses, unread);
     }
 
+    tables.extend(beside(&mut main));
     let main = choose_main(main, &folder, &mut unread)?;
     let chosen = match given {
         Some(name) => {
@@ -137,6 +138,25 @@ fn order_of_table(file: &FilePlan) -> bool {
 
 fn same_table(a: &FilePlan, b: &FilePlan) -> bool {
     a.layout == b.layout && a.columns == b.columns
+}
+
+/// Takes out lists of candidates that lie beside the sequences they belong to: `x_sample.txt` beside `x.txt`.
+fn beside(main: &mut Vec<FilePlan>) -> Vec<FilePlan> {
+    const NAMES: [&str; 3] = ["_sample", "_negatives", "_candidates"];
+    let lists: Vec<String> =
+        main.iter().filter(|f| f.layout == Layout::List).map(|f| f.source.stem()).collect();
+    let belongs = |file: &FilePlan| {
+        let stem = file.source.stem();
+        let (name, end) = stem.rsplit_once('.').unwrap_or((&stem, ""));
+        let of = NAMES.iter().find_map(|n| name.strip_suffix(n));
+        of.is_some_and(|of| file.layout == Layout::List && lists.contains(&format!("{of}.{end}")))
+    };
+    let (mut found, rest): (Vec<FilePlan>, Vec<FilePlan>) = main.drain(..).partition(belongs);
+    *main = rest;
+    for file in &mut found {
+        (file.role, file.layout) = (Role::Candidates, Layout::Others);
+    }
+    found
 }
 
 /// The files that hold the events, of all that could.
@@ -269,7 +289,7 @@ fn format_of(files: &[FilePlan]) -> Format {
     let stem = first.source.stem();
     match &first.layout {
         Layout::List if first.part == Part::Whole => Format::Sequences,
-        Layout::List | Layout::Candidates => Format::Pairs,
+        Layout::List | Layout::Candidates | Layout::Others => Format::Pairs,
         Layout::Json => Format::Jsonl,
         Layout::Gorse => Format::Gorse,
         Layout::Parquet => Format::Parquet,

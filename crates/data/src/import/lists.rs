@@ -28,17 +28,30 @@ pub fn parse(batch: &mut Batch, first_line: u64, kind: &str) {
 
 /// `user positive other other …`, between tabs or blanks. The positive is also an event.
 pub fn parse_candidates(batch: &mut Batch, first_line: u64, kind: &str) {
-    let text = std::mem::take(&mut batch.text);
     let kind = batch.add_text(kind);
+    for_each_list(batch, first_line, "a user, an item to find and other candidates", |batch, user, item| {
+        batch.rows.push(Row { user, item, kind, at: None, value: None, extra: u32::MAX });
+    });
+}
+
+/// `user other other …`, between tabs or blanks.
+pub fn parse_others(batch: &mut Batch, first_line: u64) {
+    for_each_list(batch, first_line, "a user and candidates", |_, _, _| {});
+}
+
+/// Keeps each line as candidates; `first` gets its user and first item.
+fn for_each_list(
+    batch: &mut Batch,
+    first_line: u64,
+    expected: &str,
+    mut first: impl FnMut(&mut Batch, Span, Span),
+) {
+    let text = std::mem::take(&mut batch.text);
     for (line, start, end) in lines(&text, first_line) {
         let ids: Vec<Span> = words(&text, start, end).collect();
         let [user, items @ ..] = ids.as_slice() else { continue };
         let Some(&item) = items.first() else {
-            batch.skip(
-                line,
-                None,
-                "expected a user, an item to find and other candidates, received one field",
-            );
+            batch.skip(line, None, format!("expected {expected}, received one field"));
             continue;
         };
         let get = |span: Span| batch.get_in(&text, span).to_owned();
@@ -50,7 +63,7 @@ pub fn parse_candidates(batch: &mut Batch, first_line: u64, kind: &str) {
             batch.skip(line, None, e.to_string());
             continue;
         }
-        batch.rows.push(Row { user: *user, item, kind, at: None, value: None, extra: u32::MAX });
+        first(batch, *user, item);
         batch.candidates.push(row);
     }
     batch.text = text;

@@ -248,12 +248,13 @@ impl Memory {
             item_info: Arc::new(item_info),
             user_info: Arc::new(user_info),
             given,
+            candidates: Arc::new(self.candidates),
             interactions: Arc::default(),
         })
     }
 
     /// The split the files came with. Held-out events that count nothing are not answers.
-    fn given(&mut self, events: &Events, order: &[u32]) -> Given {
+    fn given(&self, events: &Events, order: &[u32]) -> Given {
         let part = |e: usize| self.part[order[e] as usize];
         let pairs = |wanted: Part| {
             let mut pairs = Vec::new();
@@ -270,7 +271,6 @@ impl Memory {
             train: events.filter(|_, e| matches!(part(e), Part::Train | Part::Whole)),
             valid: pairs(Part::Valid),
             test: pairs(Part::Test),
-            candidates: std::mem::take(&mut self.candidates),
         }
     }
 }

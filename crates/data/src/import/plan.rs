@@ -12,7 +12,7 @@ pub enum Role {
     Events,
     Items,
     Users,
-    /// Fixed candidates: user, positive item, other items.
+    /// Fixed candidates of each user.
     Candidates,
     /// A tar archive of pictures named after items.
     Images,
@@ -44,6 +44,8 @@ pub enum Layout {
     List,
     /// `user positive other other …`, separated by tabs.
     Candidates,
+    /// `user other other …`, separated by blanks: what is ranked beside the items to find.
+    Others,
     /// One JSON object a line.
     Json,
     /// One gorse object a line: user, item or feedback, told apart by their keys.
@@ -120,6 +122,7 @@ impl fmt::Display for Plan {
             match &file.layout {
                 Layout::List => writeln!(f, "    each line: user, then items")?,
                 Layout::Candidates => writeln!(f, "    each line: user, item to find, other candidates")?,
+                Layout::Others => writeln!(f, "    each line: user, candidates beside the items to find")?,
                 Layout::Gorse => writeln!(f, "    each line: a user, an item or feedback, told by its keys")?,
                 Layout::Tar => writeln!(f, "    each picture is named after its item")?,
                 _ => {

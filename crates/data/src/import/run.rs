@@ -131,6 +131,7 @@ fn parse(
                 (_, Some(reader)) => reader.parse(&mut batch, first_line),
                 (Layout::List, _) => lists::parse(&mut batch, first_line, &file.kind),
                 (Layout::Candidates, _) => lists::parse_candidates(&mut batch, first_line, &file.kind),
+                (Layout::Others, _) => lists::parse_others(&mut batch, first_line),
                 (Layout::Gorse, _) => gorse::parse(&mut batch, first_line),
                 _ => json::parse(&mut batch, first_line, file.role, &file.columns, &file.kind),
             }

@@ -1,27 +1,31 @@
 //! Answers of a sequence model: the history is read on the spot, then the catalogue is searched with the vector that comes out.
 
-use super::{Batch, Embedder, Encoder, SequenceConfig, Similarity};
-use crate::factors::{Ask, Factors};
+use super::content::{WEIGHT, late_row};
+use super::{Batch, Content, Embedder, Encoder, SequenceConfig, Similarity};
+use crate::factors::{Ask, Factors, similar};
 use crate::item_item::largest;
 use crate::{LoadError, Model, Weights};
 use parking::Spare;
 use rayon::prelude::*;
-use sommelier_core::{Allowed, Candidate, Explain, ItemIx, ResolvedQuery, Retrieve, Score};
+use sommelier_core::{Allowed, Candidate, Explain, Item, ItemIx, ResolvedQuery, Retrieve, Score};
 use sommelier_nn::kernel;
-use sommelier_nn::{Params, TableId, Tape};
+use sommelier_nn::{ParamId, Params, TableId, Tape};
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// A fitted model of the family. Nothing of a person is kept: every answer reads the history it is given.
 pub struct SequenceModel {
     kind: &'static str,
     length: usize,
     cosine: bool,
-    params: Params,
+    /// The table's keys are items; those that came after the fit lie behind the fitted ones.
+    params: RwLock<Params>,
     table: TableId,
     encoder: Arc<dyn Encoder>,
     /// Item vectors to search: as they are, or of length 1.
     factors: Factors,
+    /// What items that come later are known by, and its weight.
+    content: Option<(Content, ParamId)>,
     spare: Spare,
 }
 
@@ -39,15 +43,30 @@ impl SequenceModel {
         if cosine {
             crate::item2vec::to_unit(&mut rows, dim);
         }
-        let factors = Factors::new(&rows, dim)?;
-        let spare = Spare::default();
-        Ok(SequenceModel { kind, length: config.length, cosine, params, table, encoder, factors, spare })
+        let content = config.content.clone().and_then(|content| Some((content, params.named(WEIGHT)?)));
+        Ok(SequenceModel {
+            kind,
+            length: config.length,
+            cosine,
+            factors: Factors::new(&rows, dim)?,
+            params: RwLock::new(params),
+            table,
+            encoder,
+            content,
+            spare: Spare::default(),
+        })
     }
 
-    /// The vectors of some people, one after the other.
-    fn vectors(&self, queries: &[&ResolvedQuery]) -> Vec<f32> {
-        let batch = Batch::of_queries(queries, self.length, self.items());
-        let mut tape = Tape::answering(&self.params, self.spare.take());
+    /// Nobody leaves the parameters half written: a lock that a panic poisoned is as good as any.
+    fn params(&self) -> RwLockReadGuard<'_, Params> {
+        self.params.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The vectors of a person, one after the other.
+    fn vectors(&self, params: &Params, q: &ResolvedQuery) -> Vec<f32> {
+        let table = params.table(self.table);
+        let batch = Batch::of_queries(&[q], self.length, |item| table.slot(item.0.into()));
+        let mut tape = Tape::answering(params, self.spare.take());
         let y = self.encoder.answer(&mut tape, Embedder::new(self.table), &batch);
         let mut vectors = tape.data(y).to_vec();
         if self.cosine {
@@ -57,27 +76,49 @@ impl SequenceModel {
         vectors
     }
 
-    /// One question for each vector of the person.
-    fn ask(&self, q: &ResolvedQuery) -> Vec<Ask> {
-        let mut of_person = Vec::new();
-        let asked = self.factors.ask(q, |_| {
-            if q.history.iter().any(|s| s.weight > 0.0 && s.item.ix() < self.items()) {
-                of_person = self.vectors(&[q]);
-            }
-            Vec::new()
-        });
-        match asked {
-            Ask::User(_) if of_person.is_empty() => vec![self.liked(q)],
-            Ask::User(_) => {
-                of_person.chunks_exact(self.factors.dim()).map(|v| Ask::User(v.to_vec())).collect()
-            }
-            other => vec![other],
+    /// One question for each vector of the person; without a history to read, one for what is liked.
+    fn ask(&self, params: &Params, q: &ResolvedQuery) -> Vec<Ask> {
+        if q.history.iter().any(|s| s.weight > 0.0 && self.vector(params, s.item).is_some()) {
+            let of_person = self.vectors(params, q);
+            return of_person.chunks_exact(self.factors.dim()).map(|v| Ask::User(v.to_vec())).collect();
+        }
+        vec![similar(q, self.factors.dim(), |item| self.vector(params, item))]
+    }
+
+    /// The vector of an item that the model knows.
+    fn vector<'p>(&self, params: &'p Params, item: ItemIx) -> Option<&'p [f32]> {
+        let table = params.table(self.table);
+        table.slot(item.0.into()).map(|row| table.row(row))
+    }
+
+    /// The score of a vector that is not among the fitted ones.
+    fn late_score(&self, ask: &Ask, v: &[f32]) -> f32 {
+        let length = |v: &[f32]| kernel::dot(v, v).sqrt().max(f32::MIN_POSITIVE);
+        match ask {
+            Ask::Nothing => 0.0,
+            Ask::User(u) if self.cosine => kernel::dot(u, v) / length(v),
+            Ask::User(u) => kernel::dot(u, v),
+            Ask::Similar(u) => kernel::dot(u, v) / (length(u) * length(v)),
         }
     }
 
-    /// Without a history to read, what is liked.
-    fn liked(&self, q: &ResolvedQuery) -> Ask {
-        self.factors.ask(&ResolvedQuery { history: Vec::new(), ..q.clone() }, |_| Vec::new())
+    /// The best of the items that came after the fit.
+    fn late(&self, params: &Params, ask: &Ask, k: usize, allowed: &Allowed) -> Vec<Candidate> {
+        let table = params.table(self.table);
+        if *ask == Ask::Nothing {
+            return Vec::new();
+        }
+        let late = (self.items()..table.height()).filter_map(|row| {
+            let item = ItemIx(table.key(row as u32)? as u32);
+            allowed.contains(item).then(|| {
+                let score = self.late_score(ask, table.row(row as u32));
+                Candidate { item, score }
+            })
+        });
+        let mut found: Vec<Candidate> = late.collect();
+        found.sort_by(better);
+        found.truncate(k);
+        found
     }
 }
 
@@ -114,12 +155,15 @@ fn merge(mut lists: Vec<Vec<Candidate>>, k: usize) -> Vec<Candidate> {
         return lists.pop().unwrap_or_default();
     }
     let mut all: Vec<Candidate> = lists.into_iter().flatten().collect();
-    let better = |a: &Candidate, b: &Candidate| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item));
     all.sort_by(|a, b| a.item.cmp(&b.item).then(b.score.total_cmp(&a.score)));
     all.dedup_by(|next, kept| next.item == kept.item);
     all.sort_by(better);
     all.truncate(k);
     all
+}
+
+fn better(a: &Candidate, b: &Candidate) -> Ordering {
+    b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
 }
 
 impl Score for SequenceModel {
@@ -128,14 +172,19 @@ impl Score for SequenceModel {
     }
 
     fn score(&self, q: &ResolvedQuery, items: &[ItemIx], out: &mut [f32]) {
-        let asks = self.ask(q);
-        self.factors.score(&asks[0], items, out);
-        let mut other = vec![0f32; out.len()];
-        for ask in &asks[1..] {
-            self.factors.score(ask, items, &mut other);
-            for (out, &score) in out.iter_mut().zip(&other) {
-                if score.total_cmp(out) == Ordering::Greater {
-                    *out = score;
+        let params = self.params();
+        let mut best = vec![0f32; out.len()];
+        for (n, ask) in self.ask(&params, q).iter().enumerate() {
+            let to = if n == 0 { &mut *out } else { &mut best[..] };
+            self.factors.score(ask, items, to);
+            for (score, &item) in to.iter_mut().zip(items).filter(|(_, item)| item.ix() >= self.items()) {
+                *score = self.vector(&params, item).map_or(0.0, |v| self.late_score(ask, v));
+            }
+            if n > 0 {
+                for (out, &score) in out.iter_mut().zip(&best) {
+                    if score.total_cmp(out) == Ordering::Greater {
+                        *out = score;
+                    }
                 }
             }
         }
@@ -144,7 +193,12 @@ impl Score for SequenceModel {
 
 impl Retrieve for SequenceModel {
     fn retrieve(&self, q: &ResolvedQuery, k: usize, allowed: &Allowed) -> Vec<Candidate> {
-        merge(self.ask(q).iter().map(|ask| self.factors.retrieve(ask, k, allowed)).collect(), k)
+        let params = self.params();
+        let found = self
+            .ask(&params, q)
+            .into_iter()
+            .flat_map(|ask| [self.factors.retrieve(&ask, k, allowed), self.late(&params, &ask, k, allowed)]);
+        merge(found.filter(|list| !list.is_empty()).collect(), k)
     }
 
     fn retrieve_batch(
@@ -153,13 +207,21 @@ impl Retrieve for SequenceModel {
         k: usize,
         allowed: &[Allowed],
     ) -> Vec<Vec<Candidate>> {
-        let asks: Vec<Vec<Ask>> = queries.par_iter().map(|q| self.ask(q)).collect();
+        let params = self.params();
+        let params: &Params = &params;
+        let asks: Vec<Vec<Ask>> = queries.par_iter().map(|q| self.ask(params, q)).collect();
         let filters: Vec<Allowed> =
             asks.iter().zip(allowed).flat_map(|(list, a)| list.iter().map(|_| a.clone())).collect();
         let counts: Vec<usize> = asks.iter().map(Vec::len).collect();
         let flat: Vec<Ask> = asks.into_iter().flatten().collect();
-        let mut found = self.factors.retrieve_batch(&flat, k, &filters).into_iter();
-        counts.into_iter().map(|n| merge(found.by_ref().take(n).collect(), k)).collect()
+        let found = self.factors.retrieve_batch(&flat, k, &filters);
+        let late = flat.iter().zip(&filters).map(|(ask, allowed)| self.late(params, ask, k, allowed));
+        let mut found = found.into_iter().zip(late).map(|(fitted, late)| [fitted, late]);
+        let of_person = |n: usize| {
+            let lists = found.by_ref().take(n).flatten().filter(|list| !list.is_empty());
+            merge(lists.collect(), k)
+        };
+        counts.into_iter().map(of_person).collect()
     }
 }
 
@@ -167,23 +229,21 @@ impl Explain for SequenceModel {
     /// What the score loses when a step of the history is left out: each of the last steps that the model reads is left out
     /// once. Of `like`, each item's cosine.
     fn contributions(&self, q: &ResolvedQuery, item: ItemIx, limit: usize) -> Vec<(ItemIx, f32)> {
-        if item.ix() >= self.items() {
-            return Vec::new();
-        }
+        let params = self.params();
+        let Some(target) = self.vector(&params, item) else { return Vec::new() };
         let steps: Vec<usize> = (0..q.history.len())
-            .filter(|&i| q.history[i].weight > 0.0 && q.history[i].item.ix() < self.items())
+            .filter(|&i| q.history[i].weight > 0.0 && self.vector(&params, q.history[i].item).is_some())
             .collect();
         let read = &steps[steps.len().saturating_sub(self.length)..];
         if read.is_empty() {
-            let target = self.factors.vector(item.ix());
             let length = |v: &[f32]| kernel::dot(v, v).sqrt();
-            let liked = q.like.iter().filter(|j| j.ix() < self.items());
             let share = |j: &ItemIx| {
-                let v = self.factors.vector(j.ix());
-                (*j, kernel::dot(v, target) / (length(v) * length(target)).max(f32::MIN_POSITIVE))
+                let v = self.vector(&params, *j)?;
+                Some((*j, kernel::dot(v, target) / (length(v) * length(target)).max(f32::MIN_POSITIVE)))
             };
-            return largest(liked.map(share).collect(), limit);
+            return largest(q.like.iter().filter_map(share).collect(), limit);
         }
+        drop(params);
         let mut whole = [0f32];
         self.score(q, &[item], &mut whole);
         let mut shares: Vec<(ItemIx, f32)> = Vec::new();
@@ -206,13 +266,30 @@ impl Model for SequenceModel {
         self.kind
     }
 
+    /// Of the items that were fitted; whoever loads them is told of later ones again.
     fn weights(&self) -> Weights {
+        let params = self.params();
         let mut weights = Weights::default();
-        for p in self.params.iter() {
+        for p in params.iter() {
             weights.set_f32(&p.name, &[p.rows, p.cols], p.value.clone());
         }
-        let table = self.params.table(self.table);
-        weights.set_f32("items", &[table.height(), table.dim()], table.rows().to_vec());
+        let table = params.table(self.table);
+        let fitted = table.rows()[..self.items() * table.dim()].to_vec();
+        weights.set_f32("items", &[self.items(), table.dim()], fitted);
         weights
+    }
+
+    fn meet(&self, item: ItemIx, info: &Item) -> bool {
+        if item.ix() < self.items() {
+            return true;
+        }
+        let Some((content, weight)) = &self.content else { return false };
+        let mut params = self.params.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(row) = late_row(&params, *weight, info, &content.property) else { return false };
+        let table = params.table_mut(self.table);
+        let Some(slot) = table.ask(item.0.into(), 0) else { return false };
+        let dim = table.dim();
+        table.rows_mut()[slot as usize * dim..][..dim].copy_from_slice(&row);
+        true
     }
 }

@@ -1,5 +1,6 @@
 //! The fit that all sequence models share.
 
+use super::content::{Described, WEIGHT};
 use super::objective::Objective;
 use super::windows::Histories;
 use super::{Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, SequenceModel};
@@ -10,13 +11,19 @@ use sommelier_data::Snapshot;
 use sommelier_nn::loss::Items;
 use sommelier_nn::op::Embed;
 use sommelier_nn::train::{Learner, TrainError, train};
-use sommelier_nn::{Params, Table, TableId, Tape, Var};
+use sommelier_nn::{Init, Params, Table, TableId, Tape, Tensor, Var};
 use std::ops::Range;
 use std::sync::Arc;
 
 impl Embedder {
     pub(super) fn new(table: TableId) -> Embedder {
         Embedder { items: Items::Table(table) }
+    }
+
+    /// Of items with vectors of their own.
+    pub(super) fn described(tape: &mut Tape, table: TableId, by: &Described) -> Embedder {
+        let matrix = tape.describe(by.ids.then_some(table), &by.given, by.weight);
+        Embedder { items: Items::Matrix(matrix) }
     }
 
     /// Vectors of the items, one row each, with what `with` adds to them.
@@ -71,12 +78,22 @@ pub(super) fn fit<A: Architecture>(
     let encoder = config.build(&mut params);
     let sequence = config.sequence().clone();
     let table = params.add_table(Table::of_range("items", items, config.dim(), sequence.initial, ctx.seed));
+    let counts = histories.counts(items);
+    let described = match &sequence.content {
+        Some(content) => {
+            let shape = (config.dim(), sequence.initial);
+            Some(Described::new(content, snapshot, &counts, &mut params, shape)?)
+        }
+        None => None,
+    };
     let dense: usize = params.iter().map(|p| p.value.len()).sum();
-    check_memory(config, (dense, items), &histories, ctx)?;
+    let given = described.as_ref().map_or(0, |d| d.given.data.len());
+    check_memory(config, (dense, items, given), &histories, ctx)?;
 
     let mut learner = Lessons {
-        objective: Objective::new(&sequence, &histories.counts(items)),
+        objective: Objective::new(&sequence, &counts),
         histories,
+        described,
         windows: Vec::new(),
         encoder,
         table,
@@ -85,13 +102,16 @@ pub(super) fn fit<A: Architecture>(
         ctx,
         kind: A::KIND,
     };
-    let identity = identity(config, snapshot);
+    let identity = identity(config, snapshot, learner.described.as_ref().map(|d| &*d.given));
     let trained = train(&mut learner, &mut params, settings, &identity, ctx);
-    let encoder = learner.encoder.clone();
+    let Lessons { encoder, described, .. } = learner;
     trained.map_err(|error| match error {
         TrainError::Stopped(Stopped) => FitError::Stopped(Stopped),
         other => FitError::Numeric(other.to_string()),
     })?;
+    if let Some(described) = described {
+        described.settle(&mut params, table);
+    }
     SequenceModel::new(A::KIND, config.sequence(), params, table, encoder)
         .map_err(|e| FitError::Numeric(e.to_string()))
 }
@@ -100,6 +120,10 @@ pub(super) fn fit<A: Architecture>(
 pub(super) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<SequenceModel, LoadError> {
     let mut params = Params::new(0);
     let encoder = config.build(&mut params);
+    if config.sequence().content.is_some() {
+        let (rows, cols, _) = weights.matrix(WEIGHT, None)?;
+        params.add(WEIGHT, rows, cols, Init::Zeros);
+    }
     for param in params.iter_mut() {
         let (rows, _, data) = weights.matrix(&param.name, Some(param.cols))?;
         if rows != param.rows {
@@ -116,7 +140,7 @@ pub(super) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<Seq
 }
 
 /// What a run depends on beside its settings: the model, and the events it learns from.
-fn identity<A: Architecture>(config: &A, snapshot: &Snapshot) -> String {
+fn identity<A: Architecture>(config: &A, snapshot: &Snapshot, given: Option<&Tensor>) -> String {
     let e = &snapshot.events;
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     let mut add = |n: u64| hash = (hash ^ n).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
@@ -124,6 +148,9 @@ fn identity<A: Architecture>(config: &A, snapshot: &Snapshot) -> String {
     e.item.iter().for_each(|&i| add(u64::from(i)));
     e.weight.iter().for_each(|w| add(u64::from(w.to_bits())));
     e.at.iter().for_each(|&t| add(t as u64));
+    if let Some(given) = given {
+        given.data.iter().for_each(|v| add(u64::from(v.to_bits())));
+    }
     format!(
         "model {} {config:?}\ndata {}: {} users, {} items, {} events, {hash:016x}",
         A::KIND,
@@ -138,7 +165,7 @@ fn identity<A: Architecture>(config: &A, snapshot: &Snapshot) -> String {
 /// tape gradients, and everything that one part of a step makes.
 fn check_memory<A: Architecture>(
     config: &A,
-    (dense, items): (usize, usize),
+    (dense, items, given): (usize, usize, usize),
     histories: &Histories,
     ctx: &FitContext,
 ) -> Result<(), FitError> {
@@ -152,8 +179,11 @@ fn check_memory<A: Architecture>(
     } else {
         0
     };
-    let tape = dense + softmax + steps * (config.numbers_per_step() + 2 * sequence.loss.scores_per_step());
-    let all = 6 * (dense + rows) + threads * tape + 3 * histories.events();
+    // With vectors from the catalogue, all items' own and their gradient.
+    let matrix = if given > 0 { 2 * rows } else { 0 };
+    let tape =
+        dense + softmax + matrix + steps * (config.numbers_per_step() + 2 * sequence.loss.scores_per_step());
+    let all = 6 * (dense + rows) + 2 * given + threads * tape + 3 * histories.events();
     let why = format!(
         "vectors of {} numbers for {items} items, steps of {steps} events on {threads} tapes",
         config.dim()
@@ -168,6 +198,7 @@ struct Lessons<'a> {
     windows: Vec<Range<usize>>,
     encoder: Arc<dyn Encoder>,
     table: TableId,
+    described: Option<Described>,
     sequence: SequenceConfig,
     seed: u64,
     ctx: &'a FitContext,
@@ -193,15 +224,21 @@ impl Learner for Lessons<'_> {
     }
 
     fn loss(&self, tape: &mut Tape, (batch, share): &(Batch, f32), rng: &mut Rng) -> Var {
-        let embedder = Embedder::new(self.table);
+        let embedder = match &self.described {
+            Some(described) => Embedder::described(tape, self.table, described),
+            None => Embedder::new(self.table),
+        };
         let Lesson { vectors, right, aside } = self.encoder.learn(tape, embedder, batch, *share, rng);
         self.objective.loss(tape, embedder, &Lesson { vectors, right, aside }, *share, rng)
     }
 
     fn validate(&self, params: &Params) -> Result<Option<f64>, Stopped> {
         let Some(validate) = &self.ctx.validate else { return Ok(None) };
-        let model =
-            SequenceModel::new(self.kind, &self.sequence, params.clone(), self.table, self.encoder.clone());
+        let mut params = params.clone();
+        if let Some(described) = &self.described {
+            described.settle(&mut params, self.table);
+        }
+        let model = SequenceModel::new(self.kind, &self.sequence, params, self.table, self.encoder.clone());
         match model {
             Ok(model) => validate.judge(&model).map(Some),
             // Numbers that cannot be searched: the next step says so.

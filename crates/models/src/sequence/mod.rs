@@ -5,6 +5,7 @@
 //! (`fit.rs`) and the answers (`answer.rs`).
 
 mod answer;
+mod content;
 mod fit;
 mod objective;
 mod windows;
@@ -22,6 +23,7 @@ pub use answer::SequenceModel;
 pub use bert4rec::Bert4recConfig;
 pub use cape::CapeConfig;
 pub use comirec::ComirecConfig;
+pub use content::Content;
 pub use gru4rec::Gru4recConfig;
 pub use hstu::HstuConfig;
 pub use mamba::MambaConfig;
@@ -55,6 +57,9 @@ pub struct SequenceConfig {
     pub temperature: f32,
     /// Standard deviation of item vectors at the start.
     pub initial: f32,
+    /// Vectors that come with the catalogue, next to what is learned of items or instead of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
 }
 
 impl Default for SequenceConfig {
@@ -67,6 +72,7 @@ impl Default for SequenceConfig {
             similarity: Similarity::Dot,
             temperature: 1.0,
             initial: 0.02,
+            content: None,
         }
     }
 }

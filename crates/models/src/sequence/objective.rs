@@ -17,10 +17,13 @@ pub enum Loss {
     /// Cross entropy of a softmax over the whole catalogue.
     #[default]
     Softmax,
-    /// Cross entropy over the right item and `negatives` drawn ones, the same for all steps on a tape. With `corrected`, drawn
-    /// ones stand for the whole catalogue (logQ).
+    /// Cross entropy over the right item and `negatives` drawn ones: the same for all steps on a tape, which is fast and wants
+    /// some hundreds, or with `each` others for each step, as in HSTU. With `corrected`, drawn ones stand for the whole
+    /// catalogue (logQ).
     Sampled {
         negatives: usize,
+        #[serde(default)]
+        each: bool,
         /// Items are drawn by count to this power; 0 draws all alike.
         #[serde(default)]
         power: f64,
@@ -94,7 +97,7 @@ impl Objective {
     /// `counts`: how often each item occurs.
     pub fn new(config: &SequenceConfig, counts: &[u64]) -> Objective {
         let (mut cumulative, mut log_q) = (Vec::new(), None);
-        if let Loss::Sampled { negatives, power, corrected } = config.loss {
+        if let Loss::Sampled { negatives, power, corrected, .. } = config.loss {
             if power > 0.0 {
                 let mut sum = 0.0;
                 cumulative.extend(counts.iter().map(|&c| {
@@ -152,10 +155,13 @@ impl Objective {
         let n = lesson.right.len();
         let drawn = match self.loss {
             Loss::Softmax => None,
-            Loss::Sampled { negatives, .. } => Some(Drawn::Shared(self.draw_many(negatives, rng))),
-            Loss::Bce { negatives } | Loss::Gbce { negatives, .. } | Loss::Bpr { negatives } => {
-                Some(Drawn::Each(self.draw_many(n * negatives, rng)))
+            Loss::Sampled { negatives, each: false, .. } => {
+                Some(Drawn::Shared(self.draw_many(negatives, rng)))
             }
+            Loss::Sampled { negatives, each: true, .. }
+            | Loss::Bce { negatives }
+            | Loss::Gbce { negatives, .. }
+            | Loss::Bpr { negatives } => Some(Drawn::Each(self.draw_many(n * negatives, rng))),
         };
         let Some(drawn) = drawn else {
             let loss = tape.catalogue_softmax(vectors, items, &lesson.right, self.factor, scale);

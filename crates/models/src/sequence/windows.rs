@@ -2,7 +2,7 @@
 
 use super::Batch;
 use serde::{Deserialize, Serialize};
-use sommelier_core::{ResolvedQuery, Rng};
+use sommelier_core::{ItemIx, ResolvedQuery, Rng, Seen, Time};
 use sommelier_data::Snapshot;
 use sommelier_nn::Ragged;
 use std::ops::Range;
@@ -124,20 +124,24 @@ impl Histories {
 }
 
 impl Batch {
-    /// What is read of each query: the last `length` positive steps with items below `items`, oldest first.
-    pub(crate) fn of_queries(queries: &[&ResolvedQuery], length: usize, items: usize) -> Batch {
+    /// What is read of each query: the last `length` positive steps with items that have a row, oldest first.
+    pub(crate) fn of_queries(
+        queries: &[&ResolvedQuery],
+        length: usize,
+        row_of: impl Fn(ItemIx) -> Option<u32>,
+    ) -> Batch {
         let mut batch = (Vec::new(), Vec::new(), Vec::new());
         let mut lengths = Vec::new();
         for q in queries {
-            let known = |s: &&sommelier_core::Seen| s.weight > 0.0 && s.item.ix() < items;
-            let mut steps: Vec<_> = q.history.iter().rev().filter(known).take(length).collect();
+            let known = |s: &Seen| Some((row_of(s.item).filter(|_| s.weight > 0.0)?, s.at));
+            let mut steps: Vec<(u32, Time)> = q.history.iter().rev().filter_map(known).take(length).collect();
             steps.reverse();
             lengths.push(steps.len());
-            let end = q.now.millis().max(steps.last().map_or(0, |s| s.at.millis()));
-            for (i, s) in steps.iter().enumerate() {
-                batch.0.push(s.item.0);
-                batch.1.push(s.at.millis());
-                batch.2.push(steps.get(i + 1).map_or(end, |next| next.at.millis()));
+            let end = q.now.millis().max(steps.last().map_or(0, |s| s.1.millis()));
+            for (i, (row, at)) in steps.iter().enumerate() {
+                batch.0.push(*row);
+                batch.1.push(at.millis());
+                batch.2.push(steps.get(i + 1).map_or(end, |next| next.1.millis()));
             }
         }
         let ragged = Ragged::of(lengths);

@@ -5,6 +5,7 @@ mod attention;
 mod candidates;
 mod columns;
 mod conv;
+mod describe;
 mod dots;
 mod elementwise;
 mod embed;
