@@ -53,8 +53,13 @@ pub enum Outcome {
 }
 
 /// Fits and measures every claim of these recipes (all built-in ones where none is named) on the data sets in
-/// `data_dir`. Runs on the current rayon pool.
-pub fn run(recipes: &[String], data_dir: &Path, ctx: &mut FitContext) -> Result<Reproduction, EngineError> {
+/// `data_dir`, or on `datasets` of them where some are named. Runs on the current rayon pool.
+pub fn run(
+    recipes: &[String],
+    datasets: &[String],
+    data_dir: &Path,
+    ctx: &mut FitContext,
+) -> Result<Reproduction, EngineError> {
     let recipes = match recipes {
         [] => Recipe::all()?,
         named => named.iter().map(|name| Recipe::load(name)).collect::<Result<_, _>>()?,
@@ -62,6 +67,7 @@ pub fn run(recipes: &[String], data_dir: &Path, ctx: &mut FitContext) -> Result<
     // By data set, so that each is read once (or for each fold) and only one is held.
     let mut jobs: Vec<(&Recipe, &Claim)> =
         recipes.iter().flat_map(|r| r.claims.iter().map(move |c| (r, c))).collect();
+    jobs.retain(|(_, claim)| datasets.is_empty() || datasets.contains(&claim.dataset));
     jobs.sort_by_key(|(recipe, claim)| (&claim.dataset, &recipe.name, protocol(claim)));
     let mut rows = Vec::with_capacity(jobs.len());
     let mut held = None;
@@ -396,7 +402,7 @@ mod tests {
         let file = folder.path().join("mine.toml");
         std::fs::write(&file, RECIPE).expect("a file");
         let found =
-            run(&[file.display().to_string()], folder.path(), &mut FitContext::quiet(1)).expect("a run");
+            run(&[file.display().to_string()], &[], folder.path(), &mut FitContext::quiet(1)).expect("a run");
         let verdicts: Vec<(&str, &str)> =
             found.rows.iter().map(|r| (&*r.claim.metric, r.verdict())).collect();
         assert_eq!(
@@ -412,6 +418,22 @@ mod tests {
             "{markdown}"
         );
         assert!(serde_json::to_string(&found).expect("JSON").contains("\"holds\":true"));
+    }
+
+    #[test]
+    fn seeds_are_told_apart_and_averaged() {
+        let folder = folder();
+        let text = "name = 'luck'\nabout = 'x'\n[model]\nkind = 'random'\n[[claims]]\ndataset = 'tiny'\n\
+            split = 'loo'\nmetric = 'recall@1'\nseeds = 3\npublished = 0.5\nbound = 'guide'\nsource = 's'\n";
+        let file = folder.path().join("luck.toml");
+        std::fs::write(&file, text).expect("a file");
+        let mut ctx = FitContext::quiet(1);
+        let found = run(&[file.display().to_string()], &[], folder.path(), &mut ctx).expect("a run");
+        let Outcome::Measured { ours, by_seed, low, .. } = &found.rows[0].outcome else { panic!("measured") };
+        assert!(by_seed.len() == 3 && by_seed.iter().any(|v| *v != by_seed[0]) && low.is_none());
+        assert!((ours - by_seed.iter().sum::<f64>() / 3.0).abs() < 1e-12);
+        assert!(found.to_string().contains("(3 seeds: "), "{found}");
+        assert_eq!(ctx.seed, 1, "the caller's seed is as it was");
     }
 
     #[test]

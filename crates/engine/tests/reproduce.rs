@@ -12,7 +12,7 @@ fn quick_claims_hold() {
         return;
     }
     let recipes = ["popularity", "item_knn", "user_knn", "rating_knn"].map(str::to_owned);
-    let found = reproduce::run(&recipes, &data, &mut FitContext::quiet(42)).expect("a reproduction");
+    let found = reproduce::run(&recipes, &[], &data, &mut FitContext::quiet(42)).expect("a reproduction");
     println!("{found}");
     assert!(!found.rows.is_empty());
     assert_eq!(found.missed(), 0, "{found}");

@@ -186,6 +186,64 @@ fn new_items_are_usable_at_once_and_models_say_what_they_do_not_know() {
     assert_eq!(newest.items[0].reasons[0].text, "New here since 2026-01-31");
 }
 
+/// Two shelves, each reader keeps to one; the property `text` is a vector that says which.
+#[test]
+fn an_item_put_after_the_training_is_recommended_by_its_vector() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = |id: &str, shelf: usize| {
+        let text = if shelf == 0 { [1.0, 0.1, 0.0] } else { [0.0, 0.1, 1.0] };
+        item(id, json!({"text": text, "year": 1900 + shelf}))
+    };
+    let query = |shelf: usize| {
+        let history = (0..3).map(|n| HistoryEntry::Item(format!("b{shelf}-{n}"))).collect();
+        Query { history, count: Some(20), ..Query::default() }
+    };
+    let place = |space: &Space, shelf: usize, id: &str| {
+        let slate = space.answer(&query(shelf)).unwrap();
+        slate.items.iter().position(|i| i.item == id && i.source == "model")
+    };
+    {
+        let space = open(dir.path(), EngineConfig::default());
+        let books = (0..2).flat_map(|shelf| (0..8).map(move |n| (format!("b{shelf}-{n}"), shelf)));
+        space.put_items(books.map(|(id, shelf)| book(&id, shelf)).collect()).unwrap();
+        let mut events = Vec::new();
+        for reader in 0..40 {
+            let shelf = reader % 2;
+            let read = |n| {
+                Event::new(format!("u{reader}"), format!("b{shelf}-{}", (reader / 2 + n * 3) % 8), "read")
+            };
+            events.extend((0..5).map(read));
+        }
+        space.append(events).unwrap();
+        let recipe = Recipe::parse(
+            "mine",
+            "name = 'mine'\nabout = 'x'\n[model]\nkind = 'sasrec'\ndim = 16\nblocks = 1\n[model.training]\nepochs = 30\n\
+             learning_rate = 0.01\n[model.sequence]\nlength = 8\nbatch = 8\ncontent = { property = 'text' }\n",
+        );
+        publish(&space, &recipe.unwrap());
+        space
+            .put_items(vec![book("late-0", 0), book("late-1", 1), item("bare", json!({"year": 1999}))])
+            .unwrap();
+        for shelf in 0..2 {
+            let (mine, other) = (format!("late-{shelf}"), format!("late-{}", 1 - shelf));
+            let at = place(&space, shelf, &mine).expect("recommended by the model");
+            assert!(place(&space, shelf, &other).is_none_or(|other| other > at), "shelf {shelf}");
+            assert_eq!(place(&space, shelf, "bare"), None, "nothing is known of it");
+        }
+        let found = space.answer(&Query { filter: Some("item.year < 1901".into()), ..query(0) }).unwrap();
+        assert!(ids(&found).contains(&"late-0") && !ids(&found).contains(&"late-1"));
+        // What somebody took of it counts.
+        let history = vec![HistoryEntry::Item("late-1".into())];
+        let slate = space.answer(&Query { history, count: Some(4), ..Query::default() }).unwrap();
+        assert!(ids(&slate).iter().all(|id| id.starts_with("b1-")), "{:?}", ids(&slate));
+        space.delete_item("late-0").unwrap();
+        assert_eq!(place(&space, 0, "late-0"), None);
+    }
+    let again = open(dir.path(), EngineConfig::default());
+    assert!(place(&again, 1, "late-1").is_some(), "after a restart too");
+    assert_eq!(place(&again, 0, "late-0"), None, "deleted");
+}
+
 #[test]
 fn several_sources_are_fused_and_diversity_mixes() {
     let dir = tempfile::tempdir().unwrap();

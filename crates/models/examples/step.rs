@@ -1,12 +1,18 @@
 //! Our half of `bench/train`: what a step of training costs, or an answer. One measurement a call, one JSON line.
 //!
-//! `step train CONFIG L DATA [STEPS] [BATCH]` with a model's config as TOML on one line; `step table`; `step score L`;
-//! DATA is `full` (every history has L + 1 events) or `short` (lengths as in bench/train/peers.py).
+//! `step train CONFIG L DATA [STEPS] [BATCH]` with a model's config as TOML on one line, `;` for its line ends: a step of it;
+//! `step score L CONFIG`: answers for 256 people together and for one; `step adam`: lazy Adam on a million rows;
+//! `step grow CONFIG L EVENTS`: a whole epoch. DATA is `full` (every history has L + 1 events) or `short` (lengths as in
+//! bench/train/peers.py).
 
 use sommelier_core::{Allowed, Cancel, FitContext, ItemIx, Progress, ResolvedQuery, Rng};
 use sommelier_data::Snapshot;
 use sommelier_data::snapshot::{Events, TimeQuality};
 use sommelier_models::{FitError, ModelConfig};
+use sommelier_nn::loss::Items;
+use sommelier_nn::op::Embed;
+use sommelier_nn::optim::{Optimiser, Rule};
+use sommelier_nn::{ParamGrads, Params, Table, Tape, Workspace};
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -138,6 +144,79 @@ fn score(longest: usize, config: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A million rows of 64 numbers, of which each step reads and moves 8,192.
+fn adam() -> Result<(), Box<dyn Error>> {
+    const ROWS: usize = 1_000_000;
+    const TOUCHED: usize = 8_192;
+    const DIM: usize = 64;
+    let mut params = Params::new(1);
+    let table = params.add_table(Table::of_range("rows", ROWS, DIM, 1.0, 1));
+    let mut rng = Rng::new(7);
+    let draw = |_| {
+        let mut picks: Vec<u32> = (0..2 * TOUCHED).map(|_| rng.below(ROWS) as u32).collect();
+        picks.sort_unstable();
+        picks.dedup();
+        rng.shuffle(&mut picks);
+        picks.truncate(TOUCHED);
+        Arc::new(picks)
+    };
+    let picks: Vec<_> = (0..16).map(draw).collect();
+    let values: Vec<f32> = (0..TOUCHED * DIM).map(|_| rng.normal() as f32 * 0.01).collect();
+    let mut optimiser = Optimiser::new(Rule::default(), 0.0, 0.0);
+    let mut grads = ParamGrads::default();
+    let mut workspace = Workspace::default();
+    let (mut whole, mut alone, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+    pool.install(|| {
+        for step in 0..103 {
+            let (start, used) = (Instant::now(), cpu_seconds());
+            grads.clear(&params);
+            let mut tape = Tape::training(&params, Rng::new(step), std::mem::take(&mut workspace));
+            let y = tape.embed(Items::Table(table), picks[step as usize % 16].clone(), Embed::default());
+            tape.backward_from(y, &values, &mut grads);
+            workspace = tape.finish();
+            let update = Instant::now();
+            let length = optimiser.step(&mut params, &grads, 1e-3);
+            assert!(length.is_finite());
+            if step >= 3 {
+                whole.push(start.elapsed().as_secs_f64() * 1e3);
+                alone.push(update.elapsed().as_secs_f64() * 1e3);
+                cpu.push((cpu_seconds() - used) * 1e3);
+            }
+        }
+    });
+    // The clock of processor time ticks in hundredths of a second: a mean says more than a median.
+    let cpu = cpu.iter().sum::<f64>() / cpu.len() as f64;
+    println!(
+        "{}",
+        serde_json::json!({
+            "lookup_ms": median(whole).0, "update_ms": median(alone).0, "cpu_ms": cpu, "peak_mb": peak_mb()
+        })
+    );
+    Ok(())
+}
+
+/// One epoch over about as many events, and the memory it takes beside the data.
+fn grow(config: &str, longest: usize, events: usize) -> Result<(), Box<dyn Error>> {
+    let mut config: toml::Table = toml::from_str(&config.replace(';', "\n"))?;
+    config.insert("training".into(), toml::Table::from_iter([("epochs".to_owned(), 1.into())]).into());
+    let config: ModelConfig = config.try_into()?;
+    let train = snapshot(events / (longest + 1), longest, "full");
+    let before = peak_mb();
+    let mut ctx = FitContext { memory: 64 << 30, ..FitContext::quiet(1) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(ctx.threads).build()?;
+    let (start, used) = (Instant::now(), cpu_seconds());
+    pool.install(|| config.fit(&train, &mut ctx))?;
+    println!(
+        "{}",
+        serde_json::json!({
+            "events": train.events.len(), "wall_s": start.elapsed().as_secs_f64(), "cpu_s": cpu_seconds() - used,
+            "data_mb": before, "fit_mb": peak_mb() - before,
+        })
+    );
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |n: usize, default: usize| args.get(n).map_or(Ok(default), |a| a.parse::<usize>());
@@ -146,6 +225,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             train(&args[1], number(2, 50)?, &args[3], number(4, 20)?, number(5, 128)?)
         }
         Some("score") if args.len() >= 3 => score(number(1, 50)?, &args[2]),
-        _ => Err("usage: step train CONFIG L full|short [STEPS] [BATCH] | step score L CONFIG".into()),
+        Some("adam") => adam(),
+        Some("grow") if args.len() >= 4 => grow(&args[1], number(2, 50)?, number(3, 100_000)?),
+        _ => Err("usage: step train CONFIG L full|short [STEPS] [BATCH] | score L CONFIG | adam | grow CONFIG L EVENTS".into()),
     }
 }

@@ -432,6 +432,26 @@ fn odd_data_is_learned_or_refused_with_words() {
     });
 }
 
+/// Long histories are learned from whole; of a question, the end that a model looks at decides.
+#[test]
+fn a_history_of_a_hundred_thousand_events_is_learned_and_read() {
+    let events = 100_000;
+    let pairs: Vec<(&str, String)> = (0..events).map(|n| ("long", format!("i{}", n % 7))).collect();
+    let refs: Vec<(&str, &str)> =
+        pairs.iter().map(|(u, i)| (*u, &**i)).chain([("a", "i1"), ("a", "i2")]).collect();
+    let train = Snapshot::from_pairs("long", &refs);
+    for kind in ModelConfig::KINDS.iter().filter(|kind| reads_in_order(kind)) {
+        let settings = "sequence = { length = 10, batch = 512 }\ntraining = { epochs = 1 }";
+        let config: ModelConfig = toml::from_str(&format!("kind = \"{kind}\"\ndim = 4\n{settings}")).unwrap();
+        let model = config.fit(&train, &mut FitContext::quiet(1)).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        let whole = train.query(0);
+        assert_eq!(whole.history.len(), events);
+        let end = ResolvedQuery { history: whole.history[events - 10..].to_vec(), ..whole.clone() };
+        let best = |q: &ResolvedQuery| model.retrieve(q, 7, &Allowed::everything());
+        assert_eq!(bits(&best(&whole)), bits(&best(&end)), "{kind}");
+    }
+}
+
 fn check_answers(kind: &str, name: &str, model: &dyn Model, train: &Snapshot) {
     let users = (0..train.users.len()).map(|u| train.query(u));
     let likes = (0..train.items.len() as u32)

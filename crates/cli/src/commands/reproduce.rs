@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  sommelier reproduce\n  sommelier reproduce ease ials --data-dir ../shared/data"
+    after_help = "Examples:\n  sommelier reproduce\n  sommelier reproduce ease ials --data-dir ../shared/data\n  \
+                  sommelier reproduce --dataset amazon-beauty"
 )]
 pub struct ReproduceArgs {
     /// Only these recipes
@@ -16,6 +17,9 @@ pub struct ReproduceArgs {
     /// Folder with the benchmark data sets, one folder each
     #[arg(long, default_value = "../shared/data", env = "SOMMELIER_DATASETS")]
     data_dir: PathBuf,
+    /// Only the claims on these data sets, such as amazon-beauty or ml-1m/lcf_split
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    dataset: Vec<String>,
     /// Write the table as Markdown too
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -29,7 +33,8 @@ pub fn run(global: &Global, args: &ReproduceArgs) -> Result<()> {
         );
     }
     let mut context = ui::context(global, 42);
-    let report = ui::on_pool(global, || reproduce::run(&args.recipes, &args.data_dir, &mut context))??;
+    let report =
+        ui::on_pool(global, || reproduce::run(&args.recipes, &args.dataset, &args.data_dir, &mut context))??;
     if let Some(file) = &args.markdown {
         std::fs::write(file, report.to_markdown())?;
     }
