@@ -96,19 +96,21 @@ struct Scale {
     factor: f32,
 }
 
-impl Blend {
-    fn scale(&self, weight: f32, list: &[Candidate]) -> Option<Scale> {
+impl Scale {
+    fn of(weight: f32, list: &[Candidate]) -> Option<Scale> {
         let (first, last) = (list.first()?, list.last()?);
         let wide = first.score - last.score;
         // All alike: the list says who is on it, and nothing of their order.
         Some(Scale { low: last.score, factor: weight / if wide > 0.0 { wide } else { 1.0 } })
     }
+}
 
+impl Blend {
     /// Of each member; `None` where it has nothing to say.
     fn scales(&self, q: &ResolvedQuery) -> Vec<Option<Scale>> {
         let unseen = unseen(q);
         let of = |(weight, model): &(f32, Box<dyn Model>)| {
-            self.scale(*weight, &model.retrieve(q, self.depth, &unseen))
+            Scale::of(*weight, &model.retrieve(q, self.depth, &unseen))
         };
         self.members.iter().map(of).collect()
     }
@@ -179,7 +181,7 @@ impl Retrieve for Blend {
         let mut of_members: Vec<_> = Vec::with_capacity(self.members.len());
         for (weight, model) in &self.members {
             let ends = model.retrieve_batch(queries, self.depth, &unseen);
-            let scales: Vec<Option<Scale>> = ends.iter().map(|list| self.scale(*weight, list)).collect();
+            let scales: Vec<Option<Scale>> = ends.iter().map(|list| Scale::of(*weight, list)).collect();
             of_members.push((scales, model.retrieve_batch(queries, wide, allowed)));
         }
         queries

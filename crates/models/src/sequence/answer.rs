@@ -116,7 +116,7 @@ impl SequenceModel {
             })
         });
         let mut found: Vec<Candidate> = late.collect();
-        found.sort_by(better);
+        found.sort_by(|a, b| better(*a, *b));
         found.truncate(k);
         found
     }
@@ -157,12 +157,12 @@ fn merge(mut lists: Vec<Vec<Candidate>>, k: usize) -> Vec<Candidate> {
     let mut all: Vec<Candidate> = lists.into_iter().flatten().collect();
     all.sort_by(|a, b| a.item.cmp(&b.item).then(b.score.total_cmp(&a.score)));
     all.dedup_by(|next, kept| next.item == kept.item);
-    all.sort_by(better);
+    all.sort_by(|a, b| better(*a, *b));
     all.truncate(k);
     all
 }
 
-fn better(a: &Candidate, b: &Candidate) -> Ordering {
+fn better(a: Candidate, b: Candidate) -> Ordering {
     b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
 }
 
