@@ -173,7 +173,8 @@ impl Encoder for Bert4rec {
         }
         let read =
             Read { ragged: batch.ragged.clone(), items: Arc::new(masked), places: batch.places.clone() };
-        Lesson { vectors: self.tell(tape, items, &read, told), right: Arc::new(right), aside: None }
+        let vectors = self.tell(tape, items, &read, told);
+        Lesson { vectors, right: Arc::new(right), further: Vec::new(), aside: None }
     }
 
     fn encode(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
