@@ -1,9 +1,9 @@
 //! One enum of all model configs: what a recipe's `[model]` table holds.
 
 use crate::{
-    Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HstuConfig, Item2vecConfig, MambaConfig,
-    MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig, Rp3betaConfig, SasrecConfig,
-    SlimConfig, SparseEaseConfig, TisasrecConfig, UserKnnConfig,
+    AdaRetrievalConfig, Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HcnConfig, HstuConfig,
+    Item2vecConfig, MambaConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig,
+    Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, TisasrecConfig, UserKnnConfig,
 };
 use crate::{
     BlendConfig, BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model,
@@ -81,6 +81,8 @@ models! {
     Cape(CapeConfig) = "cape",
     Mamba(MambaConfig) = "mamba",
     Comirec(ComirecConfig) = "comirec",
+    Hcn(HcnConfig) = "hcn",
+    AdaRetrieval(AdaRetrievalConfig) = "ada_retrieval",
     Blend(BlendConfig) = "blend",
 }
 

@@ -56,8 +56,8 @@ pub use random::{Random, RandomConfig};
 pub use rating_knn::{Centre, RatingKnn, RatingKnnConfig};
 pub use rp3beta::{Rp3beta, Rp3betaConfig};
 pub use sequence::{
-    Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HstuConfig, MambaConfig, SasrecConfig,
-    TisasrecConfig,
+    AdaRetrievalConfig, Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HcnConfig, HstuConfig,
+    MambaConfig, SasrecConfig, TisasrecConfig,
 };
 pub use sgns::SkipGram;
 pub use slim::{Slim, SlimConfig};

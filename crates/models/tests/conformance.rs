@@ -21,6 +21,9 @@ fn small(kind: &str) -> ModelConfig {
         "bert4rec" => {
             "dim = 8\ndropout = 0.0\nmasked = 0.4\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { epochs = 60, learning_rate = 0.01 }"
         }
+        "ada_retrieval" => {
+            "rounds = 3\nretrieved = 3\ndropout = 0.0\nbackbone = { kind = 'gru4rec', dim = 4, dropout = 0.0, sequence = { length = 10, batch = 32, initial = 0.1 }, training = { epochs = 25, learning_rate = 0.02 } }"
+        }
         kind if reads_in_order(kind) => {
             "dim = 4\ndropout = 0.0\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { epochs = 25, learning_rate = 0.02 }"
         }
@@ -43,7 +46,19 @@ fn impersonal(kind: &str) -> bool {
 
 /// Kinds that read a history in order: a part is what the score loses without the step.
 fn reads_in_order(kind: &str) -> bool {
-    matches!(kind, "sasrec" | "gru4rec" | "bert4rec" | "hstu" | "tisasrec" | "cape" | "mamba" | "comirec")
+    matches!(
+        kind,
+        "sasrec"
+            | "gru4rec"
+            | "bert4rec"
+            | "hstu"
+            | "tisasrec"
+            | "cape"
+            | "mamba"
+            | "comirec"
+            | "hcn"
+            | "ada_retrieval"
+    )
 }
 
 /// Whether the parts are said to sum to the score. BPR's leave out the item's bias, ratings their baseline, iALS does not

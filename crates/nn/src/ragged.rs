@@ -51,6 +51,11 @@ impl Ragged {
         self.iter().flat_map(|r| 0..r.len())
     }
 
+    /// For each row, its place counted back from the end of its sequence: 0 for the last.
+    pub fn places_back(&self) -> impl Iterator<Item = usize> + '_ {
+        self.iter().flat_map(|r| (0..r.len()).rev())
+    }
+
     /// The last row of each sequence; sequences of length 0 have none.
     pub fn last_rows(&self) -> impl Iterator<Item = usize> + '_ {
         self.iter().filter(|r| !r.is_empty()).map(|r| r.end - 1)
@@ -67,6 +72,7 @@ mod tests {
         assert_eq!((r.len(), r.rows(), r.longest()), (3, 5, 3));
         assert_eq!(r.range(2), 2..5);
         assert_eq!(r.places().collect::<Vec<_>>(), [0, 1, 0, 1, 2]);
+        assert_eq!(r.places_back().collect::<Vec<_>>(), [1, 0, 2, 1, 0]);
         assert_eq!(r.last_rows().collect::<Vec<_>>(), [1, 4]);
         assert_eq!((Ragged::of([]).rows(), Ragged::of([]).longest()), (0, 0));
     }

@@ -7,7 +7,7 @@
 //! Cost: O(L² D + L D²) a history and block; memory a step's activations.
 //! Source: Sun et al., "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer",
 //! CIKM 2019, arXiv:1904.06690.
-//! Departures: positions count from the start of what is read; each window is masked anew in each epoch instead of ten times
+//! Departures: positions count back from the end of what is read; each window is masked anew in each epoch instead of ten times
 //! beforehand; no bias for each item; as in the paper's code some windows mask only their last item, so that training sees
 //! what is asked (here a share of them, `last`).
 
@@ -173,7 +173,8 @@ impl Encoder for Bert4rec {
         }
         let read =
             Read { ragged: batch.ragged.clone(), items: Arc::new(masked), places: batch.places.clone() };
-        Lesson { vectors: self.tell(tape, items, &read, told), right: Arc::new(right), aside: None }
+        let vectors = self.tell(tape, items, &read, told);
+        Lesson { vectors, right: Arc::new(right), further: Vec::new(), aside: None }
     }
 
     fn encode(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
@@ -188,7 +189,7 @@ impl Encoder for Bert4rec {
             all.push(NO_ROW);
         }
         let told = ragged.last_rows().map(|r| r as u32).collect();
-        let places = ragged.places().map(|p| p as u32).collect();
+        let places = ragged.places_back().map(|p| p as u32).collect();
         let read = Read { ragged: Arc::new(ragged), items: Arc::new(all), places: Arc::new(places) };
         self.tell(tape, items, &read, told)
     }

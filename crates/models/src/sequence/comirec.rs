@@ -9,6 +9,7 @@
 //! Departures: the loss is a choice of the recipe (the paper draws ten negatives from all items); `beginnings` of each
 //! window are learned in a step, not one; diversity of a slate is `diversity` of the query, for all models alike.
 
+use super::beginnings::learn_nearest;
 use super::{
     Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, default_training, sequence_model,
 };
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sommelier_core::Rng;
 use sommelier_nn::op::{Embed, Linear};
 use sommelier_nn::train::Settings;
-use sommelier_nn::{Activation, Init, ParamId, Params, Ragged, Tape, Var, kernel};
+use sommelier_nn::{Activation, Init, ParamId, Params, Tape, Var};
 use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,36 +89,9 @@ impl Encoder for Comirec {
     }
 
     fn learn(&self, tape: &mut Tape, items: Embedder, batch: &Batch, _: f32, rng: &mut Rng) -> Lesson {
-        let (mut read, mut right, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-        for range in batch.ragged.iter() {
-            let mut ends: Vec<usize> = range.clone().collect();
-            rng.shuffle(&mut ends);
-            for &last in ends.iter().take(self.config.beginnings) {
-                read.extend(range.start..=last);
-                lengths.push(last + 1 - range.start);
-                right.push(batch.next[last]);
-            }
-        }
-        let of = |column: &[u32]| Arc::new(read.iter().map(|&r| column[r]).collect::<Vec<u32>>());
-        let beginnings = Batch {
-            ragged: Arc::new(Ragged::of(lengths)),
-            items: of(&batch.items),
-            places: of(&batch.places),
-            at: Arc::new(Vec::new()),
-            now: Arc::new(Vec::new()),
-            next: Arc::new(Vec::new()),
-        };
+        let (beginnings, right) = batch.beginnings(self.config.beginnings, false, rng);
         let vectors = self.encode(tape, items, &beginnings);
-        let k = self.config.interests;
-        let nearest = right.iter().enumerate().map(|(person, &item)| {
-            let target = items.vector(tape, item);
-            let of = |i: &usize| kernel::dot(&tape.data(vectors)[i * target.len()..][..target.len()], target);
-            let mine = person * k..(person + 1) * k;
-            mine.max_by(|a, b| of(a).total_cmp(&of(b))).unwrap_or(person * k) as u32
-        });
-        let nearest = nearest.collect();
-        let vectors = tape.pick_rows(vectors, nearest);
-        Lesson { vectors, right: Arc::new(right), aside: None }
+        learn_nearest(tape, items, vectors, self.config.interests, right)
     }
 
     /// The interests of each person.

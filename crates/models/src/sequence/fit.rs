@@ -3,7 +3,7 @@
 use super::content::{Described, WEIGHT};
 use super::objective::Objective;
 use super::windows::Histories;
-use super::{Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, SequenceModel};
+use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, SequenceModel};
 use crate::model::{plan, require};
 use crate::{FitError, LoadError, Weights};
 use sommelier_core::{FitContext, Rng, Stopped};
@@ -39,6 +39,14 @@ impl Embedder {
                 let wide = tape.shape(matrix).1;
                 &tape.data(matrix)[item as usize * wide..][..wide]
             }
+        }
+    }
+
+    /// The numbers of all items' vectors.
+    pub(super) fn data<'t>(self, tape: &'t Tape) -> &'t [f32] {
+        match self.items {
+            Items::Table(table) => tape.params().table(table).rows(),
+            Items::Matrix(matrix) => tape.data(matrix),
         }
     }
 
@@ -228,8 +236,8 @@ impl Learner for Lessons<'_> {
             Some(described) => Embedder::described(tape, self.table, described),
             None => Embedder::new(self.table),
         };
-        let Lesson { vectors, right, aside } = self.encoder.learn(tape, embedder, batch, *share, rng);
-        self.objective.loss(tape, embedder, &Lesson { vectors, right, aside }, *share, rng)
+        let lesson = self.encoder.learn(tape, embedder, batch, *share, rng);
+        self.objective.loss(tape, embedder, &lesson, *share, rng)
     }
 
     fn validate(&self, params: &Params) -> Result<Option<f64>, Stopped> {

@@ -8,8 +8,8 @@
 //! Cost: O(L² (key + value width) + L D²) a history and block; memory a step's activations.
 //! Source: Zhai et al., "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative
 //! Recommendations", ICML 2024, arXiv:2402.17152; biases and buckets as in its published code.
-//! Departures: histories are ragged, so nothing is padded; positions are added at the input too, as in that code; stretches of time
-//! are those between a step and what is to be told, in seconds, and play no part where the data have no clock.
+//! Departures: histories are ragged, so nothing is padded; positions are added at the input too, as in that code, but counted
+//! back from the newest step; stretches of time are those between a step and what is to be told, in seconds, and play no part where the data have no clock.
 
 use super::sasrec::check_attention;
 use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};

@@ -1,30 +1,35 @@
 //! Models that read a history in order and tell what comes next.
 //!
 //! Each file has one model: its config, and an [`Encoder`] that turns embedded histories into vectors of people. What they
-//! share is here: how histories are cut and dealt (`windows.rs`), what is learned from them (`objective.rs`), the fit itself
-//! (`fit.rs`) and the answers (`answer.rs`).
+//! share is here: how histories are cut and dealt (`windows.rs`, `beginnings.rs`), what is learned from them (`objective.rs`),
+//! the fit itself (`fit.rs`) and the answers (`answer.rs`).
 
 mod answer;
+mod beginnings;
 mod content;
 mod fit;
 mod objective;
 mod windows;
 
+mod ada_retrieval;
 mod bert4rec;
 mod cape;
 mod comirec;
 mod gru4rec;
+mod hcn;
 mod hstu;
 mod mamba;
 mod sasrec;
 mod tisasrec;
 
+pub use ada_retrieval::{AdaRetrievalConfig, Backbone};
 pub use answer::SequenceModel;
 pub use bert4rec::Bert4recConfig;
 pub use cape::CapeConfig;
 pub use comirec::ComirecConfig;
 pub use content::Content;
 pub use gru4rec::Gru4recConfig;
+pub use hcn::HcnConfig;
 pub use hstu::HstuConfig;
 pub use mamba::MambaConfig;
 pub use objective::{Loss, Similarity};
@@ -105,7 +110,8 @@ pub struct Batch {
     pub ragged: Arc<Ragged>,
     /// The item of each step.
     pub items: Arc<Vec<u32>>,
-    /// Place of each step in what is read of its history, from 0.
+    /// Place of each step in what is read of its history, counted back from the newest: 0. So the newest steps, which tell
+    /// most, stand where steps stood in training, however long a history has become.
     pub places: Arc<Vec<u32>>,
     /// Time of each step, in milliseconds.
     pub at: Arc<Vec<i64>>,
@@ -121,6 +127,8 @@ pub struct Lesson {
     pub vectors: Var,
     /// The right item for each row.
     pub right: Arc<Vec<u32>>,
+    /// What is learned beside it: vectors, their right items, and what such a row counts.
+    pub further: Vec<(Var, Arc<Vec<u32>>, f32)>,
     /// A 1 × 1 loss beside that of the scores, already scaled.
     pub aside: Option<Var>,
 }
@@ -146,7 +154,7 @@ pub trait Encoder: Send + Sync {
     fn learn(&self, tape: &mut Tape, items: Embedder, batch: &Batch, share: f32, rng: &mut Rng) -> Lesson {
         let _ = (share, rng);
         let vectors = self.encode(tape, items, batch);
-        Lesson { vectors, right: batch.next.clone(), aside: None }
+        Lesson { vectors, right: batch.next.clone(), further: Vec::new(), aside: None }
     }
 
     /// One row for each vector of each person, here that of the last step; all people have as many, and an item's score is

@@ -5,7 +5,7 @@ use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
 use sommelier_core::Rng;
-use sommelier_nn::loss::gbce_beta;
+use sommelier_nn::loss::{Items, gbce_beta};
 use sommelier_nn::op::Drawn;
 use sommelier_nn::{Tape, Var};
 use std::sync::Arc;
@@ -146,30 +146,45 @@ impl Objective {
         scale: f32,
         rng: &mut Rng,
     ) -> Var {
-        let (mut vectors, mut items) = (lesson.vectors, embedder.items);
+        let mut items = embedder.items;
+        if self.similarity == Similarity::Cosine {
+            let all = embedder.all(tape);
+            items = Items::Matrix(tape.normalise(all, 1e-6));
+        }
+        let mut loss = self.loss_of(tape, items, (lesson.vectors, &lesson.right), scale, rng);
+        for (vectors, right, counts) in &lesson.further {
+            let further = self.loss_of(tape, items, (*vectors, right), scale * counts, rng);
+            loss = tape.add(loss, further);
+        }
+        match lesson.aside {
+            Some(aside) => tape.add(loss, aside),
+            None => loss,
+        }
+    }
+
+    /// `scale` × the sum of the losses of some vectors.
+    fn loss_of(
+        &self,
+        tape: &mut Tape,
+        items: Items,
+        (mut vectors, right): (Var, &Arc<Vec<u32>>),
+        scale: f32,
+        rng: &mut Rng,
+    ) -> Var {
         if self.similarity == Similarity::Cosine {
             vectors = tape.normalise(vectors, 1e-6);
-            let all = embedder.all(tape);
-            items = sommelier_nn::loss::Items::Matrix(tape.normalise(all, 1e-6));
         }
-        let n = lesson.right.len();
+        let n = right.len();
         let drawn = match self.loss {
-            Loss::Softmax => None,
-            Loss::Sampled { negatives, each: false, .. } => {
-                Some(Drawn::Shared(self.draw_many(negatives, rng)))
-            }
+            Loss::Softmax => return tape.catalogue_softmax(vectors, items, right, self.factor, scale),
+            Loss::Sampled { negatives, each: false, .. } => Drawn::Shared(self.draw_many(negatives, rng)),
             Loss::Sampled { negatives, each: true, .. }
             | Loss::Bce { negatives }
             | Loss::Gbce { negatives, .. }
-            | Loss::Bpr { negatives } => Some(Drawn::Each(self.draw_many(n * negatives, rng))),
+            | Loss::Bpr { negatives } => Drawn::Each(self.draw_many(n * negatives, rng)),
         };
-        let Some(drawn) = drawn else {
-            let loss = tape.catalogue_softmax(vectors, items, &lesson.right, self.factor, scale);
-            return with_aside(tape, loss, lesson.aside);
-        };
-        let scores =
-            tape.candidates(vectors, items, &lesson.right, &drawn, self.log_q.as_deref(), self.factor);
-        let loss = match self.loss {
+        let scores = tape.candidates(vectors, items, right, &drawn, self.log_q.as_deref(), self.factor);
+        match self.loss {
             Loss::Bce { .. } => tape.binary_cross_entropy(scores, scale),
             Loss::Gbce { negatives, t } => {
                 let rate = negatives as f32 / (self.items.max(2) - 1) as f32;
@@ -177,14 +192,6 @@ impl Objective {
             }
             Loss::Bpr { .. } => tape.bpr(scores, scale),
             Loss::Softmax | Loss::Sampled { .. } => tape.sampled_softmax(scores, None, scale),
-        };
-        with_aside(tape, loss, lesson.aside)
-    }
-}
-
-fn with_aside(tape: &mut Tape, loss: Var, aside: Option<Var>) -> Var {
-    match aside {
-        Some(aside) => tape.add(loss, aside),
-        None => loss,
+        }
     }
 }

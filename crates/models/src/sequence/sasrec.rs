@@ -1,6 +1,6 @@
 //! SASRec: a causal transformer over the items of a history.
 //!
-//! x_t = E[i_t] + P[t], then blocks of self-attention that see what is before them, and a feed-forward layer of the same width;
+//! x_t = E[i_t] + P[n − t], then blocks of self-attention that see what is before them, and a feed-forward layer of the same width;
 //! score(j | history) = x_n · E[j], with one table for reading and for scoring.
 //!
 //! Shapes: E (items × D), P (length × D); scores (items).
@@ -8,8 +8,7 @@
 //! Source: Kang, McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, arXiv:1808.09781.
 //! Departures: the loss is a choice (softmax over all items by default; the paper has binary cross entropy with one
 //! negative, `loss = { kind = "bce", negatives = 1 }`); queries, keys and values are all of the normed input, as in the
-//! paper's equations (its code norms only the queries); positions count from the start of what is read; no items are
-//! scaled by √D.
+//! paper's equations (its code norms only the queries); items are not scaled by √D. Positions count back from the newest step, as they do in the paper, whose histories are padded at their beginning.
 
 use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
 use crate::FitError;

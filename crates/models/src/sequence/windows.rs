@@ -111,7 +111,7 @@ impl Histories {
             next.extend(steps.clone().map(|i| self.items[after(i)]));
             now.extend(steps.map(|i| self.at[after(i)]));
         }
-        let places = ragged.places().map(|p| p as u32).collect();
+        let places = ragged.places_back().map(|p| p as u32).collect();
         Batch {
             ragged: Arc::new(ragged),
             items: Arc::new(items),
@@ -145,7 +145,7 @@ impl Batch {
             }
         }
         let ragged = Ragged::of(lengths);
-        let places = ragged.places().map(|p| p as u32).collect();
+        let places = ragged.places_back().map(|p| p as u32).collect();
         Batch {
             ragged: Arc::new(ragged),
             items: Arc::new(batch.0),
@@ -190,7 +190,7 @@ mod tests {
                         told.push(b.next[i]);
                         prop_assert_eq!(b.next[i], b.items[i] + 1);
                         prop_assert_eq!(b.now[i], b.at[i] + 1);
-                        prop_assert_eq!(b.places[i] as usize, i - r.start);
+                        prop_assert_eq!(b.places[i] as usize, r.end - 1 - i);
                     }
                 }
             }

@@ -1,9 +1,9 @@
-//! Matrices side by side, and some columns of one.
+//! Matrices side by side, some columns of one, and the same numbers in rows of another width.
 //!
-//! concat: y = [a, b, …];  columns: y = x[:, from..from + width]
+//! concat: y = [a, b, …];  columns: y = x[:, from..from + width];  reshape: y[r · width + c] = x[r · width + c], row after row
 //!
-//! Shapes: a (n × p), b (n × q), … and y (n × (p + q + …)); x (n × m) and y (n × width).
-//! Way back: columns of dy; dy into those columns of dx.
+//! Shapes: a (n × p), b (n × q), … and y (n × (p + q + …)); x (n × m) and y (n × width); x (n × m) and y (n · m / width × width).
+//! Way back: columns of dy; dy into those columns of dx; dy as it is.
 //! Cost: a copy each way.
 
 use crate::kernel;
@@ -35,6 +35,13 @@ impl Tape<'_> {
         copy_columns(self.data(x), (cols, from), &mut y, (width, 0), width);
         let way_back = || Box::new(Columns { x, from }) as Box<dyn Backward>;
         self.push(Tensor::new(rows, width, y), self.wants(x), way_back)
+    }
+
+    /// The numbers of x in `rows` rows. See `op/columns.rs`.
+    pub fn reshape(&mut self, x: Var, rows: usize, width: usize) -> Var {
+        let mut y = self.take(rows * width);
+        y.copy_from_slice(self.data(x));
+        self.push(Tensor::new(rows, width, y), self.wants(x), || Box::new(Reshaped(x)))
     }
 }
 
@@ -97,6 +104,14 @@ impl Backward for Columns {
     }
 }
 
+struct Reshaped(Var);
+
+impl Backward for Reshaped {
+    fn backward(self: Box<Self>, _: &Tensor, dy: &mut [f32], _: &Values, grads: &mut Grads) {
+        grads.add(self.0, dy);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +137,21 @@ mod tests {
             tape.concat(&[a, b])
         };
         check(&[(3, 3)], 3, build, |v| M::from_fn(3, 4, |r, c| v[0].at(r, [1, 2, 0, 1][c])));
+    }
+
+    #[test]
+    fn reshaped_forwards_and_back() {
+        for (rows, cols, width) in [(0, 3, 2), (1, 6, 2), (4, 3, 6), (2, 5, 5)] {
+            let n = rows * cols / width;
+            let build = |tape: &mut Tape, v: &[Var]| {
+                let y = tape.reshape(v[0], n, width);
+                tape.add(y, y)
+            };
+            check(&[(rows, cols)], 4, build, |v| M {
+                rows: n,
+                cols: width,
+                data: v[0].data.iter().map(|x| 2.0 * x).collect(),
+            });
+        }
     }
 }

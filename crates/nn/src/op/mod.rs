@@ -17,6 +17,7 @@ mod norm;
 mod normalise;
 mod pool;
 mod scan;
+mod segments;
 
 pub use attention::{Attention, Bias, Buckets, TimeScale, Weighing};
 pub use candidates::Drawn;
