@@ -2,7 +2,7 @@
 
 use sommelier_core::{Allowed, FitContext, ItemIx, ResolvedQuery, Rng};
 use sommelier_data::Snapshot;
-use sommelier_models::ModelConfig;
+use sommelier_models::{Array, ModelConfig};
 
 const COLOURS: usize = 2;
 const SHAPES: usize = 4;
@@ -57,4 +57,25 @@ fn what_popularity_cannot_tell_is_told() {
     );
     let share = hits(&wrapped, &train);
     assert!(share > 0.9, "{share}");
+}
+
+#[test]
+fn later_rounds_learn_too() {
+    let train = train();
+    let fit = |rounds: usize, decay: f32| {
+        let text = format!(
+            "kind = 'ada_retrieval'\nrounds = {rounds}\nretrieved = 2\ndecay = {decay:?}\n[backbone]\nkind = 'gru4rec'\ndim = 8\nhidden = 8\n{}",
+            SEQUENCE.replace("epochs = 60", "epochs = 3")
+        );
+        let config: ModelConfig = toml::from_str(&text).unwrap();
+        config.fit(&train, &mut FitContext::quiet(7)).unwrap().weights()
+    };
+    // What both adapters add begins at nothing, and only the rounds' losses move it.
+    let weights = fit(2, 0.3);
+    for name in ["adapter.attention.out.weight", "adapter.dense.1.weight"] {
+        let Some(Array::F32 { data, .. }) = weights.0.get(name) else { panic!("no {name}") };
+        assert!(data.iter().all(|v| *v != 0.0), "{name}: {data:?}");
+    }
+    assert!(fit(2, 0.9) != weights, "what a round counts makes no difference");
+    assert!(fit(1, 0.3).0.contains_key("adapter.norm.weight"));
 }
