@@ -11,7 +11,8 @@
 //! Cost: that of the backbone, and for each further round of a beginning that of the backbone, O(items · D) to search and
 //! O(n² D + L n D) for n items of context; memory a step's activations.
 //! Source: Li et al., "Ada-Retrieval: An Adaptive Multi-Round Retrieval Paradigm for Sequential Recommendations", AAAI 2024,
-//! arXiv:2401.06633; rounds, items a round and decay as in its published settings for Amazon Beauty.
+//! arXiv:2401.06633; rounds, items a round and decay are what its published code is started with for Amazon Beauty, and
+//! that losses are weighed by a power of one number is from that code too. Nothing is tuned here yet.
 //! Departures: a list is not the rounds' lists one after the other: an item counts by its best score in any round, so that
 //! scores and lists agree; later rounds search beside what earlier ones found, not beside what was handed out. The filter is
 //! real and stands in the time domain, which is the same by the convolution theorem, with one for each length of context.

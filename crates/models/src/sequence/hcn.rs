@@ -227,9 +227,14 @@ mod tests {
 
     /// Vectors of histories of a model that has learned nothing yet.
     fn vectors(histories: &[&[u32]]) -> Vec<f32> {
+        vectors_with(histories, |_| ())
+    }
+
+    fn vectors_with(histories: &[&[u32]], change: impl Fn(&mut sommelier_nn::Param)) -> Vec<f32> {
         let config = HcnConfig { dim: 6, interests: 3, recent: 2, ..HcnConfig::default() };
         let mut params = Params::new(4);
         let encoder = config.build(&mut params);
+        params.iter_mut().for_each(change);
         let items = Embedder::new(params.add_table(Table::of_range("items", 9, 6, 1.0, 3)));
         let ragged = Ragged::of(histories.iter().map(|h| h.len()));
         let batch = Batch {
@@ -257,6 +262,24 @@ mod tests {
         assert!(all.iter().all(|v| v.is_finite()));
         let alone: Vec<f32> = histories.iter().flat_map(|h| vectors(&[h])).collect();
         assert!(apart(&all, &alone) < 1e-5, "{all:?} together, {alone:?} alone");
+    }
+
+    #[test]
+    fn the_short_term_is_the_last_steps() {
+        // The gate is shut, and the short-term side reads its own state only.
+        let short = |history: &[u32]| {
+            vectors_with(&[history], |param| match param.name.as_str() {
+                "gate.bias" => param.value.fill(-99.0),
+                "short.weight" => param.value.chunks_mut(12).for_each(|row| row[6..].fill(0.0)),
+                _ => (),
+            })
+        };
+        let whole = short(&[4, 2, 8, 0, 1, 3]);
+        assert_eq!(whole[..6], whole[6..12], "nothing of the interests is left");
+        assert_eq!(apart(&whole, &short(&[5, 3, 1, 7, 1, 3])), 0.0);
+        for other in [[4, 2, 8, 0, 1, 5], [4, 2, 8, 0, 5, 3]] {
+            assert!(apart(&whole, &short(&other)) > 1e-3, "{other:?}");
+        }
     }
 
     #[test]
