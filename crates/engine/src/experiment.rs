@@ -57,6 +57,7 @@ pub fn run(
         split: split.name.clone(),
         seed: ctx.seed,
         metrics: BTreeMap::new(),
+        validation: valid.iter().flat_map(|v| &v.metrics).map(|(key, m)| (key.clone(), m.value)).collect(),
         seconds,
         peak_rss_mb: None,
         threads: ctx.threads,
@@ -187,6 +188,7 @@ mod tests {
         let value = |n: usize| experiments[n].run.metrics["ndcg@5"];
         assert!(value(1) > value(0), "taste beats popularity: {} against {}", value(1), value(0));
         assert!(experiments.iter().all(|e| e.valid.is_some() && e.run.threads == 2));
+        assert!(experiments.iter().all(|e| e.run.validation["ndcg@5"] != e.run.metrics["ndcg@5"]));
         let text = leaderboard(&experiments);
         let (first, second) = (text.find("│ ease").unwrap(), text.find("│ popularity").unwrap());
         assert!(first < second && text.contains("ndcg@5"), "{text}");

@@ -19,6 +19,9 @@ pub struct Run {
     pub seed: u64,
     /// `recall@10`, `ndcg@10`, …
     pub metrics: BTreeMap<String, f64>,
+    /// The same on the validation part, where the split has one: what chooses between settings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub validation: BTreeMap<String, f64>,
     pub seconds: Seconds,
     /// Of the whole process; null where the system does not say.
     pub peak_rss_mb: Option<f64>,
@@ -93,6 +96,7 @@ pub(crate) mod tests {
             split: "loo".into(),
             seed: 7,
             metrics: BTreeMap::new(),
+            validation: BTreeMap::new(),
             seconds: Seconds { fit: 1.5, evaluate: 0.25 },
             peak_rss_mb: Some(12.0),
             threads: 2,
