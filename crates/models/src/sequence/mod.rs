@@ -16,6 +16,7 @@ mod gru4rec;
 mod hstu;
 mod mamba;
 mod sasrec;
+mod start;
 mod tisasrec;
 
 pub use answer::SequenceModel;
@@ -27,6 +28,7 @@ pub use hstu::HstuConfig;
 pub use mamba::MambaConfig;
 pub use objective::{Loss, Similarity};
 pub use sasrec::SasrecConfig;
+pub use start::Start;
 pub use tisasrec::TisasrecConfig;
 pub use windows::Cut;
 
@@ -55,6 +57,9 @@ pub struct SequenceConfig {
     pub temperature: f32,
     /// Standard deviation of item vectors at the start.
     pub initial: f32,
+    /// Weights to begin with instead, from another framework.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
 }
 
 impl Default for SequenceConfig {
@@ -67,6 +72,7 @@ impl Default for SequenceConfig {
             similarity: Similarity::Dot,
             temperature: 1.0,
             initial: 0.02,
+            start: None,
         }
     }
 }
