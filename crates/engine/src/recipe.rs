@@ -106,6 +106,7 @@ fn one() -> usize {
     1
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn is_one(n: &usize) -> bool {
     *n == 1
 }

@@ -26,6 +26,8 @@ pub enum FitError {
     Config { key: &'static str, expected: &'static str, received: String },
     #[error("this fit needs {needed} MiB ({why}), the budget is {budget} MiB; raise --memory or {remedy}")]
     Memory { needed: u64, budget: u64, why: String, remedy: String },
+    #[error("sequence.start: {0}")]
+    Start(String),
     #[error("{0}")]
     Numeric(String),
     #[error(transparent)]

@@ -71,7 +71,9 @@ pub(super) fn fit<A: Architecture>(
     config.sequence().check()?;
     config.check()?;
     let settings = config.training();
-    require("training.epochs", settings.epochs as f64, settings.epochs > 0, "at least 1")?;
+    let start = config.sequence().start.as_ref();
+    let learns = settings.epochs > 0 || start.is_some();
+    require("training.epochs", settings.epochs as f64, learns, "at least 1, or 0 with sequence.start")?;
     let rate = settings.learning_rate;
     require("training.learning_rate", rate.into(), rate > 0.0, "a finite number above 0")?;
 
@@ -97,6 +99,11 @@ pub(super) fn fit<A: Architecture>(
     let dense: usize = params.iter().map(|p| p.value.len()).sum();
     let given = described.as_ref().map_or(0, |d| d.given.data.len());
     check_memory(config, (dense, items, given), &histories, ctx)?;
+    let mut identity = identity(config, snapshot, described.as_ref().map(|d| &*d.given));
+    if let Some(start) = start {
+        let digest = start.fill(&mut params, table, snapshot, ctx)?;
+        identity = format!("{identity}\nstart {digest:016x}");
+    }
 
     let mut learner = Lessons {
         objective: Objective::new(&sequence, &counts),
@@ -110,7 +117,6 @@ pub(super) fn fit<A: Architecture>(
         ctx,
         kind: A::KIND,
     };
-    let identity = identity(config, snapshot, learner.described.as_ref().map(|d| &*d.given));
     let trained = train(&mut learner, &mut params, settings, &identity, ctx);
     let Lessons { encoder, described, .. } = learner;
     trained.map_err(|error| match error {
@@ -196,7 +202,13 @@ fn check_memory<A: Architecture>(
         "vectors of {} numbers for {items} items, steps of {steps} events on {threads} tapes",
         config.dim()
     );
-    plan(ctx, all as u64 * 4, &why, "lower sequence.batch, sequence.length or dim, or use a sampled loss")
+    let start = sequence.start.as_ref().map_or(0, super::Start::bytes);
+    plan(
+        ctx,
+        all as u64 * 4 + start,
+        &why,
+        "lower sequence.batch, sequence.length or dim, or use a sampled loss",
+    )
 }
 
 struct Lessons<'a> {

@@ -20,6 +20,7 @@ mod hcn;
 mod hstu;
 mod mamba;
 mod sasrec;
+mod start;
 mod tisasrec;
 
 pub use ada_retrieval::{AdaRetrievalConfig, Backbone};
@@ -34,6 +35,7 @@ pub use hstu::HstuConfig;
 pub use mamba::MambaConfig;
 pub use objective::{Loss, Similarity};
 pub use sasrec::SasrecConfig;
+pub use start::Start;
 pub use tisasrec::TisasrecConfig;
 pub use windows::Cut;
 
@@ -65,6 +67,9 @@ pub struct SequenceConfig {
     /// Vectors that come with the catalogue, next to what is learned of items or instead of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,
+    /// Weights to begin with instead, from another framework.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
 }
 
 impl Default for SequenceConfig {
@@ -78,6 +83,7 @@ impl Default for SequenceConfig {
             temperature: 1.0,
             initial: 0.02,
             content: None,
+            start: None,
         }
     }
 }

@@ -1,10 +1,16 @@
 //! Kernels with run-time dispatch. The only module of the crate that may use `unsafe`: to call a function compiled
 //! for an instruction set after asking the processor for it, and to let threads write disjoint tiles of one matrix.
+//!
+//! Instruction sets with fused multiply–add give the same bits; the plain one rounds once more for each product, so what it
+//! gives lies within 1e-5 of that, of the largest number of the result or of 1, for vectors of up to 200 numbers of about 1
+//! (`levels.rs` runs every kernel on every set that the processor has).
 #![allow(unsafe_code, clippy::inline_always)]
 
 mod blas;
 mod cg;
 mod graph;
+#[cfg(test)]
+mod levels;
 mod math;
 mod norm;
 mod recurrent;
@@ -40,6 +46,10 @@ pub enum Isa {
 /// What this processor runs. The answer is cached by the standard library.
 #[inline]
 pub fn isa() -> Isa {
+    #[cfg(test)]
+    if let Some(forced) = levels::forced() {
+        return forced;
+    }
     #[cfg(target_arch = "x86_64")]
     {
         if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vl") {
@@ -69,26 +79,28 @@ macro_rules! dispatched {
         #[allow(clippy::too_many_arguments)]
         pub fn $name($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-                #[allow(clippy::too_many_arguments)]
-                fn avx512($($arg: $ty),*) $(-> $ret)? {
-                    $body::<true>($($arg),*)
-                }
-                #[target_feature(enable = "avx2,fma")]
-                #[allow(clippy::too_many_arguments)]
-                fn avx2($($arg: $ty),*) $(-> $ret)? {
-                    $body::<true>($($arg),*)
-                }
-                match $crate::kernel::isa() {
-                    // SAFETY: the processor was just asked for these instructions.
-                    $crate::kernel::Isa::Avx512 => return unsafe { avx512($($arg),*) },
-                    // SAFETY: as above.
-                    $crate::kernel::Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                    _ => {}
-                }
+            #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512($($arg: $ty),*) $(-> $ret)? {
+                $body::<true>($($arg),*)
             }
-            if cfg!(target_arch = "aarch64") { $body::<true>($($arg),*) } else { $body::<false>($($arg),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2($($arg: $ty),*) $(-> $ret)? {
+                $body::<true>($($arg),*)
+            }
+            match $crate::kernel::isa() {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the processor was just asked for these instructions.
+                $crate::kernel::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::kernel::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                $crate::kernel::Isa::Neon => $body::<true>($($arg),*),
+                _ => $body::<false>($($arg),*),
+            }
         }
     };
 }
