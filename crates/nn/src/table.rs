@@ -10,12 +10,14 @@
 //! Departures: one hash map with chains out of sight instead of a cuckoo table; rare keys are counted exactly, not in a
 //! probabilistic filter, until they are admitted or forgotten with [`Table::expire`].
 
+use crate::LoadError;
 use crate::kernel;
 use crate::optim::RowStep;
 use crate::params::name_hash;
-use crate::{LoadError, Weights};
+use crate::weights::{Mapped, Outgoing};
 use rayon::prelude::*;
 use sommelier_core::Rng;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// `width` numbers for each slot; none before the first step.
@@ -245,40 +247,43 @@ impl Table {
 
 impl Table {
     /// Everything, for a checkpoint, under names that begin with the table's.
-    pub(crate) fn put_all(&self, to: &mut Weights) {
+    pub(crate) fn put_all<'a>(&'a self, to: &mut Outgoing<'a>) {
         let name = |part: &str| format!("table/{}/{part}", self.name);
         let slots = self.keys.len();
-        to.set_f32(&name("rows"), &[slots, self.dim], self.rows.clone());
+        to.f32(&name("rows"), &[slots, self.dim], &self.rows);
         for (part, state) in [("first", &self.first), ("second", &self.second)] {
-            to.set_f32(
-                &name(part),
-                &[state.data.len() / state.width.max(1), state.width],
-                state.data.clone(),
-            );
+            to.f32(&name(part), &[state.data.len() / state.width.max(1), state.width], &state.data);
         }
-        to.set_u64(&name("touched"), &[slots], self.touched.clone());
-        to.set_u64(&name("keys"), &[slots], self.keys.iter().map(|k| k.unwrap_or(0)).collect());
-        to.set_u32(&name("free"), &[self.free.len()], self.free.clone());
+        to.u64(&name("touched"), &[slots], Cow::Borrowed(&self.touched));
+        to.u64(&name("keys"), &[slots], self.keys.iter().map(|k| k.unwrap_or(0)).collect());
+        to.u32(&name("free"), &[self.free.len()], &self.free);
         let mut waiting: Vec<(u64, u32)> = self.waiting.iter().map(|(&k, &n)| (k, n)).collect();
         waiting.sort_unstable();
         let pairs = waiting.iter().flat_map(|&(key, count)| [key, u64::from(count)]).collect();
-        to.set_u64(&name("waiting"), &[waiting.len(), 2], pairs);
+        to.u64(&name("waiting"), &[waiting.len(), 2], pairs);
     }
 
     /// What [`Self::put_all`] put.
-    pub(crate) fn take_all(&mut self, from: &Weights) -> Result<(), LoadError> {
+    pub(crate) fn take_all(&mut self, from: &Mapped) -> Result<(), LoadError> {
         let name = |part: &str| format!("table/{}/{part}", self.name);
-        let (slots, _, rows) = from.matrix(&name("rows"), Some(self.dim))?;
-        let state = |part: &str| -> Result<State, LoadError> {
-            let (_, width, data) = from.matrix(&name(part), None)?;
-            Ok(State { width, data: data.to_vec() })
+        let matrix = |part: &str| -> Result<(usize, usize, &[f32]), LoadError> {
+            match from.f32(&name(part))? {
+                (&[rows, cols], data) => Ok((rows, cols, data)),
+                (shape, _) => {
+                    let (expected, received) = (vec![0, self.dim], shape.to_vec());
+                    Err(LoadError::Shape { name: name(part), expected, received })
+                }
+            }
         };
+        let state = |part: &str| matrix(part).map(|(_, width, data)| State { width, data: data.to_vec() });
+        let (slots, dim, rows) = matrix("rows")?;
         let (first, second) = (state("first")?, state("second")?);
         let column = |part: &str| from.u64(&name(part)).map(|(_, data)| data);
         let (touched, keys) = (column("touched")?, column("keys")?);
         let (_, free) = from.u32(&name("free"))?;
         let fits = |s: &State| s.data.len() == slots * s.width || s.data.is_empty();
-        let sound = touched.len() == slots && keys.len() == slots && fits(&first) && fits(&second);
+        let sound =
+            dim == self.dim && touched.len() == slots && keys.len() == slots && fits(&first) && fits(&second);
         if !sound || free.iter().any(|&f| f as usize >= slots) {
             return Err(LoadError::Other(format!("table {} does not fit together", self.name)));
         }

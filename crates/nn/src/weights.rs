@@ -1,10 +1,11 @@
 //! A model's numbers under names, and their safetensors form.
 
+use crate::kernel;
+use memmap2::Mmap;
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::Path;
 
 /// Why stored numbers are not what they should be.
@@ -73,63 +74,170 @@ impl Weights {
 
     /// Writes a safetensors file. Not atomic: write beside the place it is meant for, then rename.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        self.write_with(path, None)
+        write(self.0.iter(), None, path)
     }
 
-    /// As [`Self::write`], with a text beside the arrays.
-    pub fn write_with(&self, path: &Path, note: Option<&str>) -> io::Result<()> {
-        let note = note.map(|text| HashMap::from([(NOTE.to_owned(), text.to_owned())]));
-        safetensors::serialize_to_file(self.0.iter(), note, path).map_err(|error| match error {
-            safetensors::SafeTensorError::IoError(error) => error,
-            other => io::Error::other(other),
-        })
-    }
-
-    /// Reads what [`Self::write`] wrote. Each array is read straight into its place.
+    /// Reads what [`Self::write`] wrote.
     pub fn read(path: &Path) -> Result<Weights, LoadError> {
-        Weights::read_with(path).map(|(weights, _)| weights)
-    }
-
-    /// As [`Self::read`], with the text that was written beside the arrays.
-    pub fn read_with(path: &Path) -> Result<(Weights, Option<String>), LoadError> {
-        let broken = |what: String| LoadError::Other(format!("{}: {what}; train it again", path.display()));
-        let io = |error: io::Error| broken(format!("cannot be read ({error})"));
-        let mut file = File::open(path).map_err(io)?;
-        let total = file.metadata().map_err(io)?.len();
-        let mut length = [0u8; 8];
-        file.read_exact(&mut length).map_err(io)?;
-        let length = u64::from_le_bytes(length);
-        if length > total.saturating_sub(8) || length > MAX_HEADER {
-            return Err(broken("is not a safetensors file (its header is longer than the file)".into()));
-        }
-        let mut header = vec![0u8; length as usize];
-        file.read_exact(&mut header).map_err(io)?;
-        let header: BTreeMap<String, serde_json::Value> =
-            serde_json::from_slice(&header).map_err(|e| broken(format!("has a damaged header ({e})")))?;
+        let file = Mapped::open(path)?;
         let mut weights = Weights::default();
+        for (name, Entry { dtype, shape, .. }) in &file.entries {
+            let (shape, bytes) = (shape.clone(), file.bytes(name).unwrap_or_default());
+            let array = match dtype.as_str() {
+                "F32" => Array::F32 { shape, data: numbers(bytes) },
+                "U32" => Array::U32 { shape, data: numbers(bytes) },
+                _ => Array::U64 { shape, data: numbers(bytes) },
+            };
+            weights.0.insert(name.clone(), array);
+        }
+        Ok(weights)
+    }
+}
+
+/// A copy, whatever address the bytes lie at.
+fn numbers<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
+    let mut data = vec![T::zeroed(); bytes.len() / size_of::<T>()];
+    bytemuck::cast_slice_mut(&mut data).copy_from_slice(bytes);
+    data
+}
+
+/// A safetensors file as it lies on disk: pages are read when they are looked at, and nothing is held twice.
+pub(crate) struct Mapped {
+    map: Mmap,
+    /// Where the header ends.
+    data: usize,
+    entries: BTreeMap<String, Entry>,
+    /// The text beside the arrays.
+    pub note: Option<String>,
+}
+
+macro_rules! mapped {
+    ($get:ident, $dtype:literal, $ty:ty) => {
+        /// Shape and numbers of the array `name`.
+        pub fn $get(&self, name: &str) -> Result<(&[usize], &[$ty]), LoadError> {
+            let entry = self
+                .entries
+                .get(name)
+                .filter(|entry| entry.dtype == $dtype)
+                .ok_or_else(|| LoadError::Missing { name: name.to_owned() })?;
+            let bytes = self.bytes(name).unwrap_or_default();
+            let numbers = bytemuck::try_cast_slice(bytes)
+                .map_err(|e| LoadError::Other(format!("{name} lies crooked in its file ({e})")))?;
+            Ok((&entry.shape, numbers))
+        }
+    };
+}
+
+impl Mapped {
+    mapped!(f32, "F32", f32);
+    mapped!(u32, "U32", u32);
+    mapped!(u64, "U64", u64);
+
+    pub fn open(path: &Path) -> Result<Mapped, LoadError> {
+        let broken = |what: String| LoadError::Other(format!("{}: {what}; train it again", path.display()));
+        let map = kernel::map(path).map_err(|error| broken(format!("cannot be read ({error})")))?;
+        let no_header = || broken("is not a safetensors file (its header is longer than the file)".into());
+        let (length, rest) = map.split_first_chunk::<8>().ok_or_else(no_header)?;
+        let length = u64::from_le_bytes(*length);
+        if length > rest.len() as u64 || length > MAX_HEADER {
+            return Err(no_header());
+        }
+        let data = 8 + length as usize;
+        let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&map[8..data])
+            .map_err(|e| broken(format!("has a damaged header ({e})")))?;
         let note =
             header.get("__metadata__").and_then(|m| m.get(NOTE)).and_then(|n| n.as_str()).map(str::to_owned);
+        let mut entries = BTreeMap::new();
         for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
             let entry: Entry = serde_json::from_value(entry)
                 .map_err(|e| broken(format!("has a damaged header entry for {name} ({e})")))?;
             let (start, end) = entry.data_offsets;
             let count = entry.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
-            let width = if entry.dtype == "U64" { 8 } else { 4 };
-            let fits = start <= end && end <= total - 8 - length;
+            let width = match entry.dtype.as_str() {
+                "F32" | "U32" => 4,
+                "U64" => 8,
+                other => return Err(broken(format!("holds {name} as {other}, expected F32, U32 or U64"))),
+            };
+            let fits = start <= end && end <= (map.len() - data) as u64;
             if !fits || count.and_then(|n| n.checked_mul(width)) != Some(end - start) {
                 return Err(broken(format!("is damaged or cut short: {name} does not fit in it")));
             }
-            file.seek(SeekFrom::Start(8 + length + start)).map_err(io)?;
-            let n = (end - start) / width;
-            let array = match entry.dtype.as_str() {
-                "F32" => Array::F32 { shape: entry.shape, data: fill(&mut file, n, 0f32).map_err(io)? },
-                "U32" => Array::U32 { shape: entry.shape, data: fill(&mut file, n, 0u32).map_err(io)? },
-                "U64" => Array::U64 { shape: entry.shape, data: fill(&mut file, n, 0u64).map_err(io)? },
-                other => return Err(broken(format!("holds {name} as {other}, expected F32, U32 or U64"))),
-            };
-            weights.0.insert(name, array);
+            entries.insert(name, entry);
         }
-        Ok((weights, note))
+        Ok(Mapped { map, data, entries, note })
+    }
+
+    /// The bytes of an array; offsets were checked when it was opened.
+    fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let (start, end) = self.entries.get(name)?.data_offsets;
+        Some(&self.map[self.data + start as usize..self.data + end as usize])
+    }
+}
+
+/// Arrays that lie elsewhere, on their way to a file without a copy.
+#[derive(Default)]
+pub(crate) struct Outgoing<'a>(BTreeMap<String, Borrowed<'a>>);
+
+struct Borrowed<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Outgoing<'a> {
+    pub fn f32(&mut self, name: &str, shape: &[usize], data: &'a [f32]) {
+        self.put(name, Dtype::F32, shape, Cow::Borrowed(bytemuck::cast_slice(data)));
+    }
+
+    pub fn u32(&mut self, name: &str, shape: &[usize], data: &'a [u32]) {
+        self.put(name, Dtype::U32, shape, Cow::Borrowed(bytemuck::cast_slice(data)));
+    }
+
+    pub fn u64(&mut self, name: &str, shape: &[usize], data: Cow<'a, [u64]>) {
+        let bytes = match data {
+            Cow::Borrowed(data) => Cow::Borrowed(bytemuck::cast_slice(data)),
+            Cow::Owned(data) => Cow::Owned(bytemuck::cast_slice(&data).to_vec()),
+        };
+        self.put(name, Dtype::U64, shape, bytes);
+    }
+
+    fn put(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: Cow<'a, [u8]>) {
+        self.0.insert(name.to_owned(), Borrowed { dtype, shape: shape.to_vec(), bytes });
+    }
+
+    /// With a text beside the arrays. Not atomic, as [`Weights::write`].
+    pub fn write(&self, path: &Path, note: &str) -> io::Result<()> {
+        write(self.0.iter(), Some(note), path)
+    }
+}
+
+fn write<V: View>(
+    arrays: impl IntoIterator<Item = (impl AsRef<str> + Ord + std::fmt::Display, V)>,
+    note: Option<&str>,
+    path: &Path,
+) -> io::Result<()> {
+    let note = note.map(|text| HashMap::from([(NOTE.to_owned(), text.to_owned())]));
+    safetensors::serialize_to_file(arrays, note, path).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(error) => error,
+        other => io::Error::other(other),
+    })
+}
+
+impl View for &Borrowed<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
     }
 }
 
@@ -144,12 +252,6 @@ struct Entry {
     dtype: String,
     shape: Vec<usize>,
     data_offsets: (u64, u64),
-}
-
-fn fill<T: bytemuck::Pod>(file: &mut File, count: u64, zero: T) -> io::Result<Vec<T>> {
-    let mut data = vec![zero; count as usize];
-    file.read_exact(bytemuck::cast_slice_mut(&mut data))?;
-    Ok(data)
 }
 
 // The format is little-endian, and so is every machine we build for; memory is written as it lies.

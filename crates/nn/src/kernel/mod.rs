@@ -1,5 +1,5 @@
 //! Kernels with run-time dispatch. The only module of the crate that may use `unsafe`: to call a function compiled
-//! for an instruction set after asking the processor for it, and to let threads write disjoint tiles of one matrix.
+//! for an instruction set after asking the processor for it, to let threads write disjoint tiles of one matrix, and to map files.
 //!
 //! Instruction sets with fused multiply–add give the same bits; the plain one rounds once more for each product, so what it
 //! gives lies within 1e-5 of that, of the largest number of the result or of 1, for vectors of up to 200 numbers of about 1
@@ -11,6 +11,7 @@ mod cg;
 mod graph;
 #[cfg(test)]
 mod levels;
+mod map;
 mod math;
 mod norm;
 mod recurrent;
@@ -22,6 +23,7 @@ mod vector;
 pub use blas::{Layout, gemm};
 pub use cg::conjugate_gradients;
 pub use graph::sparse_times;
+pub(crate) use map::map;
 pub use math::{
     Activation, Dropout, activate, deactivate, drop_out, exp, exp_below_max, max, multiply, multiply_add,
     scale, softmax, softmax_again, sum,

@@ -1,10 +1,12 @@
 //! A run on disk: `checkpoint.safetensors` (weights, state of the optimiser, best weights; where it stands as text beside them),
-//! `training.jsonl` and `training.svg`. Each file appears whole or not at all.
+//! `training.jsonl` and `training.svg`. Each file appears whole or not at all. Arrays are written from where they lie and read from
+//! the mapped file, so that a checkpoint needs no memory of its own, however large the tables.
 
 use super::{Kept, State, curves};
+use crate::LoadError;
 use crate::optim::Optimiser;
 use crate::params::Params;
-use crate::{LoadError, Weights};
+use crate::weights::{Mapped, Outgoing};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,30 +29,30 @@ impl Checkpoint {
         optimiser: &Optimiser,
         best: Option<&Kept>,
     ) -> Result<(), String> {
-        let mut all = Weights::default();
+        let mut all = Outgoing::default();
         for (p, param) in params.dense.iter().enumerate() {
-            let mut put = |part: &str, data: &[f32]| {
-                all.set_f32(&format!("{part}/{}", param.name), &[data.len()], data.to_vec());
-            };
-            put("dense", &param.value);
-            put("first", optimiser.first.get(p).map_or(&[], |v| v));
-            put("second", optimiser.second.get(p).map_or(&[], |v| v));
-            if let Some(best) = best {
-                put("best", &best.dense[p]);
+            let parts = [
+                ("dense", Some(&param.value[..])),
+                ("first", Some(optimiser.first.get(p).map_or(&[][..], |v| v))),
+                ("second", Some(optimiser.second.get(p).map_or(&[][..], |v| v))),
+                ("best", best.map(|best| &best.dense[p][..])),
+            ];
+            for (part, data) in parts.into_iter().filter_map(|(part, data)| Some((part, data?))) {
+                all.f32(&format!("{part}/{}", param.name), &[data.len()], data);
             }
         }
         for (t, table) in params.tables.iter().enumerate() {
             table.put_all(&mut all);
             if let Some(best) = best {
                 let rows = &best.rows[t];
-                all.set_f32(&format!("best/{}/rows", table.name()), &[rows.len()], rows.clone());
+                all.f32(&format!("best/{}/rows", table.name()), &[rows.len()], rows);
             }
         }
-        all.set_u64("steps", &[1], vec![optimiser.steps]);
+        all.u64("steps", &[1], vec![optimiser.steps].into());
         let note = serde_json::to_string(state).map_err(|e| e.to_string())?;
         let fail = |e: io::Error| format!("cannot write a checkpoint to {}: {e}", self.folder.display());
         fs::create_dir_all(&self.folder).map_err(fail)?;
-        replace(&self.folder.join(FILE), |path| all.write_with(path, Some(&note))).map_err(fail)?;
+        replace(&self.folder.join(FILE), |path| all.write(path, &note)).map_err(fail)?;
         let log = state.history.to_json_lines();
         replace(&self.folder.join("training.jsonl"), |path| fs::write(path, &log)).map_err(fail)?;
         let svg = curves(&state.history);
@@ -68,15 +70,15 @@ impl Checkpoint {
         if !path.exists() {
             return Ok(None);
         }
-        let (all, note) = Weights::read_with(&path).map_err(|e| e.to_string())?;
+        let all = Mapped::open(&path).map_err(|e| e.to_string())?;
         let broken = |what: String| {
             format!(
                 "{} cannot be gone on from: {what}; train without --resume to begin again",
                 path.display()
             )
         };
-        let note = note.ok_or_else(|| broken("it does not say where it stands".into()))?;
-        let state: State = serde_json::from_str(&note).map_err(|e| broken(e.to_string()))?;
+        let note = all.note.as_ref().ok_or_else(|| broken("it does not say where it stands".into()))?;
+        let state: State = serde_json::from_str(note).map_err(|e| broken(e.to_string()))?;
         if state.identity != identity {
             return Err(broken(difference(&state.identity, identity)));
         }
