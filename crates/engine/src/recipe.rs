@@ -344,14 +344,14 @@ mod tests {
         let recipe = Recipe::parse("e", &text).unwrap();
         assert_eq!(recipe.tuned("gowalla").unwrap().model, recipe.set("l2=7").unwrap().model);
         assert_eq!(recipe.tuned("other").unwrap(), recipe);
+        assert!(Recipe::parse("e", &text.replace("l2 = 7", "l4 = 7")).is_err());
         // Of a table inside, only what is named changes; one of another kind is another one.
-        let text = "name = 's'\nabout = 'x'\n[model]\nkind = 'sasrec'\n[model.training]\nlearning_rate = 0.5\n\
+        let nested = "name = 's'\nabout = 'x'\n[model]\nkind = 'sasrec'\n[model.training]\nlearning_rate = 0.5\n\
             [tuned.d]\ntraining = { epochs = 3 }\nsequence = { loss = { kind = 'bce', negatives = 2 } }\n";
         let model =
-            toml::Table::try_from(Recipe::parse("s", text).unwrap().tuned("d").unwrap().model).unwrap();
+            toml::Table::try_from(Recipe::parse("s", nested).unwrap().tuned("d").unwrap().model).unwrap();
         assert_eq!(model["training"]["epochs"].as_integer(), Some(3));
         assert_eq!(model["training"]["learning_rate"].as_float(), Some(0.5));
         assert_eq!(model["sequence"]["loss"]["kind"].as_str(), Some("bce"));
-        assert!(Recipe::parse("e", &text.replace("l2 = 7", "l4 = 7")).is_err());
     }
 }

@@ -51,12 +51,12 @@ fn what_popularity_cannot_tell_is_told() {
     assert!(hits("kind = 'popularity'", &train) < 0.3);
     let hcn = format!("kind = 'hcn'\ndim = 16\ndropout = 0.0\ninterests = 2\nrecent = 2\n{SEQUENCE}");
     let share = hits(&hcn, &train);
-    assert!(share > 0.9, "{share}");
+    assert!(share > 0.8, "{share}");
     let wrapped = format!(
         "kind = 'ada_retrieval'\nrounds = 3\nretrieved = 2\ndropout = 0.0\n[backbone]\nkind = 'gru4rec'\ndim = 16\nhidden = 32\ndropout = 0.0\n{SEQUENCE}"
     );
     let share = hits(&wrapped, &train);
-    assert!(share > 0.9, "{share}");
+    assert!(share > 0.8, "{share}");
 }
 
 #[test]
