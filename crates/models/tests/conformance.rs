@@ -456,8 +456,12 @@ fn a_history_of_a_hundred_thousand_events_is_learned_and_read() {
         pairs.iter().map(|(u, i)| (*u, &**i)).chain([("a", "i1"), ("a", "i2")]).collect();
     let train = Snapshot::from_pairs("long", &refs);
     for kind in ModelConfig::KINDS.iter().filter(|kind| reads_in_order(kind)) {
-        let settings = "sequence = { length = 10, batch = 512 }\ntraining = { epochs = 1 }";
-        let config: ModelConfig = toml::from_str(&format!("kind = \"{kind}\"\ndim = 4\n{settings}")).unwrap();
+        let training = "dim = 4\nsequence = { length = 10, batch = 512 }\ntraining = { epochs = 1 }";
+        let text = match *kind {
+            "ada_retrieval" => format!("kind = '{kind}'\n[backbone]\nkind = 'gru4rec'\n{training}"),
+            _ => format!("kind = '{kind}'\n{training}"),
+        };
+        let config: ModelConfig = toml::from_str(&text).unwrap_or_else(|e| panic!("{kind}: {e}"));
         let model = config.fit(&train, &mut FitContext::quiet(1)).unwrap_or_else(|e| panic!("{kind}: {e}"));
         let whole = train.query(0);
         assert_eq!(whole.history.len(), events);
