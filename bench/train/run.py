@@ -81,6 +81,8 @@ def of_peer(args, case):
 
 
 def steps(args):
+    if not any(wanted(args, name) for name in STEPS if name.startswith("sasrec")):
+        return
     header("step, batch 128", "target", "ours", "PyTorch", "ratio (wall; processor)", "peak memory, ours", "PyTorch's")
     for name, (_, dim, length, loss, _, target) in STEPS.items():
         if not wanted(args, name) or not name.startswith("sasrec"):
@@ -101,10 +103,10 @@ def steps(args):
 
 
 def hstu(args):
+    if not wanted(args, "hstu"):
+        return
     header("sampled loss", "our HSTU", "our SASRec", "SASRec / HSTU", "PyTorch's HSTU", "PyTorch / ours")
     for length in (50, 200, 1000):
-        if not wanted(args, "hstu"):
-            return
         name = f"hstu-{length}-64-sampled"
         batch = str(STEPS[name][4])
         other = SASREC.format(dim=64, length=length, loss=SAMPLED)
@@ -256,7 +258,7 @@ def recbole(args):
 
 
 def wanted(args, name):
-    return not args.rows or any(name.startswith(r) for r in args.rows)
+    return not args.rows or any(name.startswith(row) for row in args.rows)
 
 
 def main():
