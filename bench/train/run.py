@@ -194,7 +194,7 @@ def chart(points):
     import math
 
     wide, high, left, top = 640, 400, 70, 40
-    x = lambda v: left + (math.log10(v) - 5) / 2 * (wide - left - 30)
+    x = lambda v: left + (math.log10(v) - 5) / 2 * (wide - left - 50)
     y = lambda v: high - 50 - (math.log10(v) - lowest) / span * (high - 50 - top)
     lowest = math.floor(math.log10(points[0]["wall_s"]))
     span = math.ceil(math.log10(points[-1]["wall_s"])) - lowest
@@ -209,18 +209,21 @@ def chart(points):
         out.append(f'<path d="M{x(10**power):.1f} {top}V{high - 50}" stroke="#ddd"/>')
     for power in range(lowest, lowest + span + 1):
         out.append(f'<text x="{left - 8}" y="{y(10.0**power) + 4:.1f}" text-anchor="end">{10.0**power:g} s</text>')
-        out.append(f'<path d="M{left} {y(10.0**power):.1f}H{wide - 30}" stroke="#ddd"/>')
+        out.append(f'<path d="M{left} {y(10.0**power):.1f}H{wide - 50}" stroke="#ddd"/>')
     first, last = points[0], points[-1]
     linear = first["wall_s"] * last["events"] / first["events"]
     out.append(
         f'<path d="M{place(first)} L{x(last["events"]):.1f},{y(linear):.1f}" stroke="#999" stroke-dasharray="5 4"/>'
-        f'<text x="{wide - 34}" y="{high - 60}" text-anchor="end" fill="#666">dashed: in proportion to the first</text>'
+        f'<text x="{wide - 54}" y="{high - 60}" text-anchor="end" fill="#666">dashed: in proportion to the first</text>'
     )
     out.append(f'<path d="M{" L".join(map(place, points))}" fill="none" stroke="#0b6bcb" stroke-width="2"/>')
     for p in points:
         out.append(f'<circle cx="{x(p["events"]):.1f}" cy="{y(p["wall_s"]):.1f}" r="4" fill="#0b6bcb"/>')
         words = f"{p['wall_s']:.1f} s, {p['fit_mb']:.0f} MB beside the data"
-        out.append(f'<text x="{x(p["events"]) - 8:.1f}" y="{y(p["wall_s"]) - 10:.1f}" text-anchor="end" font-size="11">{words}</text>')
+        # The first one's words go to its right, where there is room.
+        dx, dy, end = (10, 16, "start") if p is first else (-8, -10, "end")
+        at = f'x="{x(p["events"]) + dx:.1f}" y="{y(p["wall_s"]) + dy:.1f}"'
+        out.append(f'<text {at} text-anchor="{end}" font-size="11">{words}</text>')
     return "\n".join(out + ["</svg>", ""])
 
 
