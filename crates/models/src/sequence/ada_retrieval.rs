@@ -148,6 +148,7 @@ impl Architecture for AdaRetrievalConfig {
     fn build(&self, params: &mut Params) -> Arc<dyn Encoder> {
         let backbone = self.backbone.build(params);
         let d = self.dim();
+        let gru = Gru::new(params, "adapter.gru.", 0, d, d);
         let mut add = |part: &str, rows: usize, cols: usize, init: Init| {
             params.add(&format!("adapter.{part}"), rows, cols, init)
         };
@@ -159,16 +160,6 @@ impl Architecture for AdaRetrievalConfig {
             add("attention.query.weight", d, d, Init::Glorot),
             add("attention.out.weight", d, d, Init::Zeros),
         ];
-        // PyTorch's beginning of recurrent units.
-        let uniform = Init::Uniform(1.0 / (d as f32).sqrt());
-        let gru = Gru {
-            input: add("gru.weight_ih_l0", 3 * d, d, uniform).into(),
-            hidden: add("gru.weight_hh_l0", 3 * d, d, uniform).into(),
-            bias: Some((
-                add("gru.bias_ih_l0", 1, 3 * d, uniform).into(),
-                add("gru.bias_hh_l0", 1, 3 * d, uniform).into(),
-            )),
-        };
         let dense = [
             [add("dense.0.weight", d, 2 * d, Init::Glorot), add("dense.0.bias", 1, d, Init::Zeros)],
             [add("dense.1.weight", d, d, Init::Zeros), add("dense.1.bias", 1, d, Init::Zeros)],

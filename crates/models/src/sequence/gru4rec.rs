@@ -57,19 +57,8 @@ impl Architecture for Gru4recConfig {
 
     fn build(&self, params: &mut Params) -> Arc<dyn Encoder> {
         let h = self.hidden;
-        // PyTorch's beginning: uniform in ± 1/√H.
-        let mut add = |name: String, rows: usize, cols: usize| {
-            params.add(&name, rows, cols, Init::Uniform(1.0 / (h as f32).sqrt()))
-        };
         let layers = (0..self.layers)
-            .map(|l| Layer {
-                input: add(format!("gru.weight_ih_l{l}"), 3 * h, if l == 0 { self.dim } else { h }),
-                hidden: add(format!("gru.weight_hh_l{l}"), 3 * h, h),
-                bias: [
-                    add(format!("gru.bias_ih_l{l}"), 1, 3 * h),
-                    add(format!("gru.bias_hh_l{l}"), 1, 3 * h),
-                ],
-            })
+            .map(|l| Gru::new(params, "gru.", l, if l == 0 { self.dim } else { h }, h))
             .collect();
         let out = [
             params.add("dense.weight", self.dim, h, Init::Glorot),
@@ -83,14 +72,8 @@ impl Architecture for Gru4recConfig {
     }
 }
 
-struct Layer {
-    input: ParamId,
-    hidden: ParamId,
-    bias: [ParamId; 2],
-}
-
 struct Gru4rec {
-    layers: Vec<Layer>,
+    layers: Vec<Gru>,
     out: [ParamId; 2],
     dropout: f32,
 }
@@ -102,12 +85,7 @@ impl Encoder for Gru4rec {
             if l > 0 {
                 x = tape.drop_out(x, self.dropout);
             }
-            let bias = Some((layer.bias[0].into(), layer.bias[1].into()));
-            x = tape.gru(
-                x,
-                Gru { input: layer.input.into(), hidden: layer.hidden.into(), bias },
-                &batch.ragged,
-            );
+            x = tape.gru(x, *layer, &batch.ragged);
         }
         let [weight, bias] = self.out;
         tape.linear(x, weight, Linear { bias: Some(bias.into()), ..Linear::default() })

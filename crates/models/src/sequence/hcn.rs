@@ -82,6 +82,7 @@ impl Architecture for HcnConfig {
     fn build(&self, params: &mut Params) -> Arc<dyn Encoder> {
         let d = self.dim;
         let small = Init::Normal(self.sequence.initial);
+        let gru = Gru::new(params, "gru.", 0, d, d);
         let mut add = |name: &str, rows: usize, cols: usize, init: Init| params.add(name, rows, cols, init);
         let places = add("places", self.sequence.length, d, small);
         let norm = [add("norm.weight", 1, d, Init::Ones), add("norm.bias", 1, d, Init::Zeros)];
@@ -96,16 +97,6 @@ impl Architecture for HcnConfig {
                 out: add(&format!("layers.{l}.out.weight"), d, d, Init::Glorot),
             })
             .collect();
-        // PyTorch's beginning of recurrent units.
-        let uniform = Init::Uniform(1.0 / (d as f32).sqrt());
-        let gru = Gru {
-            input: add("gru.weight_ih_l0", 3 * d, d, uniform).into(),
-            hidden: add("gru.weight_hh_l0", 3 * d, d, uniform).into(),
-            bias: Some((
-                add("gru.bias_ih_l0", 1, 3 * d, uniform).into(),
-                add("gru.bias_hh_l0", 1, 3 * d, uniform).into(),
-            )),
-        };
         let affinity = add("affinity.weight", d, d, Init::Glorot);
         let [long, short, gate] = ["long", "short", "gate"].map(|name| {
             [

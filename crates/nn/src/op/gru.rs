@@ -12,6 +12,7 @@
 
 use super::{add_at_rows, gather_rows, row_sums};
 use crate::kernel::{self, Layout};
+use crate::params::{Init, Params};
 use crate::ragged::Ragged;
 use crate::tape::{Backward, Grads, Tape, Tensor, Values, Var};
 
@@ -22,6 +23,21 @@ pub struct Gru {
     pub hidden: Var,
     /// Of the input's products and of the hidden ones.
     pub bias: Option<(Var, Var)>,
+}
+
+impl Gru {
+    /// Adds the parameters of layer `l` under PyTorch's names behind `prefix`, and begins them as PyTorch does: uniform in ± 1/√h.
+    pub fn new(params: &mut Params, prefix: &str, l: usize, inputs: usize, width: usize) -> Gru {
+        let uniform = Init::Uniform(1.0 / (width as f32).sqrt());
+        let mut add = |part: &str, rows: usize, cols: usize| {
+            params.add(&format!("{prefix}{part}_l{l}"), rows, cols, uniform).into()
+        };
+        Gru {
+            input: add("weight_ih", 3 * width, inputs),
+            hidden: add("weight_hh", 3 * width, width),
+            bias: Some((add("bias_ih", 1, 3 * width), add("bias_hh", 1, 3 * width))),
+        }
+    }
 }
 
 /// Rows in the order of time.
