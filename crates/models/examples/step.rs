@@ -88,7 +88,10 @@ fn median(mut v: Vec<f64>) -> (f64, f64) {
 }
 
 fn train(config: &str, longest: usize, data: &str, steps: usize, batch: usize) -> Result<(), Box<dyn Error>> {
-    let config: ModelConfig = toml::from_str(&config.replace(';', "\n"))?;
+    let mut config: toml::Table = toml::from_str(&config.replace(';', "\n"))?;
+    let sequence = config.get_mut("sequence").and_then(toml::Value::as_table_mut).ok_or("no `sequence`")?;
+    sequence.insert("batch".into(), (batch as i64).into());
+    let config: ModelConfig = config.try_into()?;
     let warm = 3;
     let cancel = Cancel::default();
     let clock = Arc::new(Clock { ends: Mutex::default(), enough: steps + warm, cancel: cancel.clone() });
