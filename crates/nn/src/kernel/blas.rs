@@ -46,6 +46,21 @@ pub fn gemm(
     }
 }
 
+/// `to[c, r] ← from[r, c]` for `from` (any × `cols`), rows of `to` being `stride` apart. What lies between them stays.
+pub fn transpose(from: &[f32], cols: usize, to: &mut [f32], stride: usize) {
+    /// Both sides of a block lie in the first cache.
+    const BLOCK: usize = 16;
+    let rows = from.len() / cols.max(1);
+    for r in (0..rows).step_by(BLOCK) {
+        for c in (0..cols).step_by(BLOCK) {
+            for (c, to) in to[c * stride..].chunks_mut(stride).take(BLOCK.min(cols - c)).enumerate().map(|(i, to)| (c + i, to)) {
+                let column = from[r * cols + c..].iter().step_by(cols);
+                to[r..rows.min(r + BLOCK)].iter_mut().zip(column).for_each(|(to, &from)| *to = from);
+            }
+        }
+    }
+}
+
 /// [`gemm`] on pointers, for tiles of a matrix that several threads write.
 ///
 /// # Safety
@@ -88,6 +103,20 @@ pub(super) unsafe fn gemm_raw(
 mod tests {
     use super::*;
     use sommelier_core::Rng;
+
+    #[test]
+    fn transposes_and_keeps_what_is_between() {
+        for (rows, cols) in [(0, 3), (1, 1), (5, 3), (40, 33), (16, 16)] {
+            let from: Vec<f32> = (0..rows * cols).map(|x| x as f32).collect();
+            let stride = rows + 2;
+            let mut to = vec![-1f32; cols * stride];
+            transpose(&from, cols, &mut to, stride);
+            for c in 0..cols {
+                (0..rows).for_each(|r| assert_eq!(to[c * stride + r], from[r * cols + c]));
+                assert_eq!(to[c * stride + rows..(c + 1) * stride], [-1.0; 2]);
+            }
+        }
+    }
 
     #[test]
     fn matches_plain_loops() {

@@ -1,10 +1,10 @@
 //! Tests of every dispatched kernel on every instruction set that this processor has, against the plain one.
 
 use super::{
-    Activation, AdamStep, Dropout, Isa, ScanGrads, ScanInputs, activate, adagrad, adam, axpy, bpr_steps,
-    conjugate_gradients, convolve, convolve_back, deactivate, dot, dot_rows, drop_out, exp, exp_below_max,
-    gram_apply, gru_step, gru_step_back, isa, layer_norm, layer_norm_back, max, multiply, multiply_add,
-    rms_norm, rms_norm_back, scale, scan, scan_back, select_above, softmax, softmax_again, sparse_times, sum,
+    Activation, AdamStep, Dropout, Isa, ScanGrads, ScanInputs, activate, adagrad, adam, axpy, bias_activate, bpr_steps,
+    conjugate_gradients, convolve, convolve_back, deactivate, dot, dot_rows, drop_out, exp, exp_below, exp_below_tops,
+    gram_apply, gru_step, gru_step_back, isa, layer_norm, layer_norm_back, max, multiply, multiply_add, multiply_by,
+    rms_norm, rms_norm_back, scale, scaled_silu, scaled_silu_and_slope, scan, scan_back, select_above, softmax, softmax_again, softmax_back, sparse_times, sum,
     syrk_lower,
 };
 use proptest::prelude::*;
@@ -56,15 +56,33 @@ const KERNELS: &[(&str, Run)] = &[
         x.push(if n == 0 { 0.0 } else { sum });
         x
     }),
-    ("exp_below_max", |n, rng| {
-        let mut x = normal(rng, n);
-        let (top, sum) = exp_below_max(&mut x);
-        x.extend(if n == 0 { [0.0; 2] } else { [top, sum] });
-        x
+    ("exp_below_tops", |n, rng| {
+        let (mut tops, mut sums) = (vec![0.0; n], vec![0.0; n]);
+        let x = changed(5 * n, rng, |x| exp_below_tops(x, &mut tops, &mut sums));
+        [x, tops, sums].concat()
+    }),
+    ("exp_below", |n, rng| {
+        let shifts = normal(rng, n);
+        changed(5 * n, rng, |x| exp_below(x, &shifts))
     }),
     ("softmax_again", |n, rng| changed(n, rng, |x| softmax_again(x, 1.5, 2.0))),
     ("drop_out", |n, rng| changed(n, rng, |x| drop_out(x, Dropout::new(0.3, 5), 70))),
     ("activate", |n, rng| ACTIVATIONS.iter().flat_map(|&f| changed(n, rng, |z| activate(z, f))).collect()),
+    ("bias_activate", |n, rng| {
+        let (bias, mut before) = (normal(rng, n + 1), vec![0.0; 3 * (n + 1)]);
+        let with = |f| changed(3 * (n + 1), rng, |z| bias_activate(z, &bias, &mut before, f));
+        [ACTIVATIONS.map(with).concat(), before].concat()
+    }),
+    ("scaled_silu", |n, rng| changed(n, rng, |z| scaled_silu(z, 0.3))),
+    ("scaled_silu_and_slope", |n, rng| {
+        let mut y = vec![0.0; n];
+        [changed(n, rng, |z| scaled_silu_and_slope(z, &mut y, 0.3)), y].concat()
+    }),
+    ("softmax_back", |n, rng| {
+        let mut p = positive(rng, n);
+        scale(&mut p, 1.0 / n.max(1) as f32);
+        changed(n, rng, |grad| softmax_back(&p, grad))
+    }),
     ("deactivate", |n, rng| {
         let z = normal(rng, n);
         ACTIVATIONS.iter().flat_map(|&f| changed(n, rng, |grad| deactivate(grad, &z, f))).collect()
@@ -74,6 +92,10 @@ const KERNELS: &[(&str, Run)] = &[
     ("multiply", |n, rng| {
         let (a, b) = (normal(rng, n), normal(rng, n));
         changed(n, rng, |y| multiply(&a, &b, y))
+    }),
+    ("multiply_by", |n, rng| {
+        let a = normal(rng, n);
+        changed(n, rng, |y| multiply_by(&a, y))
     }),
     ("multiply_add", |n, rng| {
         let (a, b) = (normal(rng, n), normal(rng, n));

@@ -4,6 +4,7 @@
 //! `exp` is within 2 units in the last place of the true value on [−87, 88]; below it is 0, above it
 //! stays. NaN stays NaN.
 
+use super::vector::dot_body;
 use super::{dispatched, madd};
 
 /// What a layer does to its products.
@@ -61,8 +62,14 @@ dispatched! {
 }
 
 dispatched! {
-    /// x ← e^(x − max x); returns the maximum and the sum: a softmax but for its last division. Nothing gives (−∞, 0).
-    exp_below_max = exp_below_max_body(x: &mut [f32]) -> (f32, f32)
+    /// Columns of x (any × as many as `tops`) ← e^(x − the largest of the column); these maxima and the sums: softmaxes but for
+    /// their last division. A column of nothing, or of −∞, gives (−∞, 0).
+    exp_below_tops = exp_below_tops_body(x: &mut [f32], tops: &mut [f32], sums: &mut [f32])
+}
+
+dispatched! {
+    /// Columns of x (any × as many as `shifts`) ← e^(x − the shift of the column).
+    exp_below = exp_below_body(x: &mut [f32], shifts: &[f32])
 }
 
 dispatched! {
@@ -78,6 +85,26 @@ dispatched! {
 dispatched! {
     /// z ← f(z).
     activate = activate_body(z: &mut [f32], f: Activation)
+}
+
+dispatched! {
+    /// Each row of z ← f(row + bias); with `before` as long as z, what f was taken of goes there. The bias is not empty.
+    bias_activate = bias_activate_body(z: &mut [f32], bias: &[f32], before: &mut [f32], f: Activation)
+}
+
+dispatched! {
+    /// z ← factor · silu(z).
+    scaled_silu = scaled_silu_body(z: &mut [f32], factor: f32)
+}
+
+dispatched! {
+    /// y ← factor · silu(z), and then z ← factor · silu′(z).
+    scaled_silu_and_slope = scaled_silu_and_slope_body(z: &mut [f32], y: &mut [f32], factor: f32)
+}
+
+dispatched! {
+    /// grad ← p ∘ (grad − p · grad): the way back through a softmax that gave p.
+    softmax_back = softmax_back_body(p: &[f32], grad: &mut [f32])
 }
 
 dispatched! {
@@ -98,6 +125,11 @@ dispatched! {
 dispatched! {
     /// y ← a · b, entry by entry.
     multiply = multiply_body(a: &[f32], b: &[f32], y: &mut [f32])
+}
+
+dispatched! {
+    /// y ← y · a, entry by entry.
+    multiply_by = multiply_by_body(a: &[f32], y: &mut [f32])
 }
 
 dispatched! {
@@ -273,28 +305,59 @@ pub(super) fn softmax_body<const FMA: bool>(x: &mut [f32], scale: f32) -> f32 {
 }
 
 #[inline(always)]
-fn exp_below_max_body<const FMA: bool>(x: &mut [f32]) -> (f32, f32) {
-    let top = max_body::<FMA>(x);
-    // Where all are −∞ nothing is left; a NaN, which `max` passes by, stays one.
-    let shift = if top == f32::NEG_INFINITY { 0.0 } else { top };
-    let mut acc = [0f32; LANES];
-    let (chunks, tail) = x.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for l in 0..LANES {
-            chunk[l] = exp1::<FMA>(chunk[l] - shift);
-            acc[l] += chunk[l];
+fn exp_below_tops_body<const FMA: bool>(x: &mut [f32], tops: &mut [f32], sums: &mut [f32]) {
+    let width = tops.len();
+    let mut from = 0;
+    while from + STRIP <= width {
+        exp_below_tops_strip::<FMA, STRIP>(x, width, from, tops, sums);
+        from += STRIP;
+    }
+    while from < width {
+        exp_below_tops_strip::<FMA, 1>(x, width, from, tops, sums);
+        from += 1;
+    }
+}
+
+/// Columns that are reduced together, so that what is reduced stays in registers.
+const STRIP: usize = 16;
+
+/// The columns from `from` on.
+#[inline(always)]
+fn exp_below_tops_strip<const FMA: bool, const S: usize>(
+    x: &mut [f32],
+    width: usize,
+    from: usize,
+    tops: &mut [f32],
+    sums: &mut [f32],
+) {
+    let mut top = [f32::NEG_INFINITY; S];
+    let mut at = from;
+    while let Some(row) = x.get(at..at + S).and_then(|x| x.first_chunk::<S>()) {
+        for l in 0..S {
+            top[l] = if row[l] > top[l] { row[l] } else { top[l] };
         }
+        at += width;
     }
-    for (l, x) in tail.iter_mut().enumerate() {
-        *x = exp1::<FMA>(*x - shift);
-        acc[l] += *x;
-    }
-    for width in [16, 8, 4, 2, 1] {
-        for l in 0..width {
-            acc[l] += acc[l + width];
+    // Where all are −∞ nothing is left; a NaN, which the maximum passes by, stays one.
+    let shift = top.map(|top| if top == f32::NEG_INFINITY { 0.0 } else { top });
+    let mut sum = [0f32; S];
+    let mut at = from;
+    while let Some(row) = x.get_mut(at..at + S).and_then(|x| x.first_chunk_mut::<S>()) {
+        for l in 0..S {
+            row[l] = exp1::<FMA>(row[l] - shift[l]);
+            sum[l] += row[l];
         }
+        at += width;
     }
-    (top, acc[0])
+    tops[from..from + S].copy_from_slice(&top);
+    sums[from..from + S].copy_from_slice(&sum);
+}
+
+#[inline(always)]
+fn exp_below_body<const FMA: bool>(x: &mut [f32], shifts: &[f32]) {
+    for row in x.chunks_exact_mut(shifts.len().max(1)) {
+        row.iter_mut().zip(shifts).for_each(|(x, shift)| *x = exp1::<FMA>(*x - shift));
+    }
 }
 
 #[inline(always)]
@@ -326,6 +389,38 @@ fn activate_body<const FMA: bool>(z: &mut [f32], f: Activation) {
 }
 
 #[inline(always)]
+fn bias_activate_body<const FMA: bool>(z: &mut [f32], bias: &[f32], before: &mut [f32], f: Activation) {
+    let width = bias.len();
+    for (r, row) in z.chunks_exact_mut(width).enumerate() {
+        row.iter_mut().zip(bias).for_each(|(z, b)| *z += b);
+        if let Some(before) = before.get_mut(r * width..(r + 1) * width) {
+            before.copy_from_slice(row);
+        }
+        activate_body::<FMA>(row, f);
+    }
+}
+
+#[inline(always)]
+fn scaled_silu_body<const FMA: bool>(z: &mut [f32], factor: f32) {
+    z.iter_mut().for_each(|z| *z *= factor * sigmoid1::<FMA>(*z));
+}
+
+#[inline(always)]
+fn scaled_silu_and_slope_body<const FMA: bool>(z: &mut [f32], y: &mut [f32], factor: f32) {
+    for (z, y) in z.iter_mut().zip(y) {
+        let s = sigmoid1::<FMA>(*z);
+        *y = *z * (factor * s);
+        *z = factor * s * madd::<FMA>(*z, 1.0 - s, 1.0);
+    }
+}
+
+#[inline(always)]
+fn softmax_back_body<const FMA: bool>(p: &[f32], grad: &mut [f32]) {
+    let mean = dot_body::<FMA>(p, grad);
+    grad.iter_mut().zip(p).for_each(|(g, p)| *g = p * (*g - mean));
+}
+
+#[inline(always)]
 fn deactivate_body<const FMA: bool>(grad: &mut [f32], z: &[f32], f: Activation) {
     macro_rules! each {
         ($($f:ident)*) => {
@@ -345,6 +440,11 @@ fn multiply_body<const FMA: bool>(a: &[f32], b: &[f32], y: &mut [f32]) {
     for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
         *y = a * b;
     }
+}
+
+#[inline(always)]
+fn multiply_by_body<const FMA: bool>(a: &[f32], y: &mut [f32]) {
+    y.iter_mut().zip(a).for_each(|(y, a)| *y *= a);
 }
 
 #[inline(always)]
@@ -431,17 +531,28 @@ mod tests {
             assert!((sum(&p) - 1.0).abs() < 1e-5);
             let mut again = x.clone();
             softmax_again(&mut again, 0.5, log_sum);
-            let mut below: Vec<f32> = x.iter().map(|x| 0.5 * x).collect();
-            let (top, total) = exp_below_max(&mut below);
-            assert!((top + total.ln() - log_sum).abs() < 1e-4);
-            for ((p, a), b) in p.iter().zip(&again).zip(&below) {
-                assert!((p - a).abs() < 1e-5 && (p - b / total).abs() < 1e-5);
+            // Two columns, the second one of it all twice as high.
+            let mut below: Vec<f32> = x.iter().flat_map(|x| [0.5 * x, x + 1.0]).collect();
+            let (mut tops, mut sums) = ([0.0; 2], [7.0; 2]);
+            let mut known = below.clone();
+            exp_below_tops(&mut below, &mut tops, &mut sums);
+            exp_below(&mut known, &[log_sum, 0.0]);
+            assert!((tops[0] + sums[0].ln() - log_sum).abs() < 1e-4);
+            for (i, (p, a)) in p.iter().zip(&again).enumerate() {
+                assert!((p - a).abs() < 1e-5 && (p - below[2 * i] / sums[0]).abs() < 1e-5);
+                assert!((p - known[2 * i]).abs() < 1e-5);
+                assert!((below[2 * i + 1] - (x[i] + 1.0 - tops[1]).exp()).abs() < 1e-5);
             }
         }
         assert_eq!(softmax(&mut [], 1.0), f32::NEG_INFINITY);
-        assert_eq!(exp_below_max(&mut []), (f32::NEG_INFINITY, 0.0));
-        assert_eq!(exp_below_max(&mut [f32::NEG_INFINITY; 3]), (f32::NEG_INFINITY, 0.0));
-        assert!(exp_below_max(&mut [1.0, f32::NAN]).1.is_nan());
+        let tops_and_sums = |mut x: Vec<f32>| {
+            let (mut top, mut sum) = ([0.0], [0.0]);
+            exp_below_tops(&mut x, &mut top, &mut sum);
+            (top[0], sum[0])
+        };
+        assert_eq!(tops_and_sums(vec![]), (f32::NEG_INFINITY, 0.0));
+        assert_eq!(tops_and_sums(vec![f32::NEG_INFINITY; 3]), (f32::NEG_INFINITY, 0.0));
+        assert!(tops_and_sums(vec![1.0, f32::NAN]).1.is_nan());
         let mut broken = [1.0, f32::NAN];
         softmax(&mut broken, 1.0);
         assert!(broken[0].is_nan(), "a NaN is not hidden");

@@ -6,7 +6,7 @@
 //! Way back: p_ri the softmax, dh_r = scale t (Σ_i p_ri e_i − e_{y_r}), dE_i = scale t Σ_r (p_ri − [i = y_r]) h_r. Both are
 //! made on the way forwards, where the probabilities of a tile are at hand, and only multiplied on the way back.
 //! Cost: 6 n V d; where even 32 rows of scores are larger than a cache, scores are made twice, 8 n V d. Memory: one tile of
-//! scores, dh and dE.
+//! scores, dh, dE and E once more, transposed.
 //! Source: the tiles follow Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", ICLR 2025,
 //! arXiv:2411.09009, without its filter: nothing is left out.
 
@@ -43,10 +43,10 @@ impl Items {
 
 /// Numbers of a tile of scores, at most: it stays in the last cache while it is used again.
 const TILE: usize = 1 << 20;
-/// Rows of h taken together, at least and at most.
+/// Rows of h taken together, at least and at most; all multiples of 16, which the product's kernel takes at once.
 const ROWS: [usize; 2] = [32, 128];
 /// Items whose scores are made, and used, together: those of a tile's rows stay in the cache of one core.
-const ITEMS: usize = 1 << 10;
+const ITEMS: usize = 1 << 9;
 
 impl Tape<'_> {
     /// See `loss/catalogue.rs`. Slots of a table that are free take no part.
@@ -69,9 +69,13 @@ impl Tape<'_> {
         let learns = self.is_training();
         let mut dh = if learns { self.take(n * d) } else { Vec::new() };
         let mut de = if learns { self.zeroed(count * d) } else { Vec::new() };
-        let rows = (TILE / count.max(1)).clamp(ROWS[0], ROWS[1]);
+        let rows = (TILE / count.max(1) / 16 * 16).clamp(ROWS[0], ROWS[1]);
         let whole = rows * count <= 4 * TILE;
+        let mut turned = self.take(n * d);
         let mut tile = self.take(rows * if whole { count } else { ITEMS });
+        // An odd number of cache lines a row, so that a column does not fall into one set of the cache.
+        let stride = if whole { count.next_multiple_of(16) | 16 } else { ITEMS };
+        let mut e_turned = if learns { self.take(d * stride) } else { Vec::new() };
         let mut loss = 0f64;
         {
             let values = self.values();
@@ -79,28 +83,28 @@ impl Tape<'_> {
                 Items::Table(id) => values.params().table(id).free_slots(),
                 Items::Matrix(_) => Vec::new(),
             };
-            let job = Job { e: items.data(&values), d, count, free: &free, factor, step: factor * scale };
             let h = values.data(h);
-            for from in (0..n).step_by(rows) {
-                let to = (from + rows).min(n);
-                let h = &h[from * d..to * d];
-                let mut out = if learns { Some((&mut dh[from * d..to * d], &mut de[..])) } else { None };
-                let right = &right[from..to];
-                loss += if whole {
-                    job.whole(h, right, &mut tile, &mut out)
-                } else {
-                    job.twice(h, right, &mut tile, &mut out)
-                };
+            let job = Job { h, e: items.data(&values), right, d, count, free: &free, factor, step: factor * scale };
+            if n > 0 && d > 0 {
+                job.turn(rows, &mut turned);
+                let out = Out { dh: &mut dh, de: &mut de, e_turned: &mut e_turned, stride };
+                let out = learns.then_some(out);
+                let work = Work { rows, turned: &turned, tile: &mut tile };
+                loss = if whole { job.whole(work, out) } else { job.twice(work, out) };
             }
         }
-        self.give(tile);
+        for v in [tile, turned, e_turned] {
+            self.give(v);
+        }
         let value = Tensor::new(1, 1, vec![(loss * f64::from(scale)) as f32]);
         self.push(value, true, || Box::new(Way { h, items, dh, de }))
     }
 }
 
 struct Job<'a> {
+    h: &'a [f32],
     e: &'a [f32],
+    right: &'a [u32],
     d: usize,
     count: usize,
     free: &'a [u32],
@@ -109,150 +113,225 @@ struct Job<'a> {
     step: f32,
 }
 
-/// Where the gradients of some rows of h and of E go.
-type Out<'a> = Option<(&'a mut [f32], &'a mut [f32])>;
+struct Work<'a> {
+    /// Rows of a tile of h.
+    rows: usize,
+    /// Tiles of h, each transposed.
+    turned: &'a [f32],
+    /// Scores of a tile, item by item: that way neither they nor their factors must be packed for any of the three products.
+    tile: &'a mut [f32],
+}
+
+/// Where the gradients go. While tiles of dh are summed they lie transposed.
+struct Out<'a> {
+    dh: &'a mut [f32],
+    de: &'a mut [f32],
+    /// Room for E transposed, or for a chunk of it, and the length of its rows.
+    e_turned: &'a mut [f32],
+    stride: usize,
+}
+
+type Range = std::ops::Range<usize>;
 
 impl Job<'_> {
-    /// Scores of some rows with the items of a range.
-    fn scores(&self, h: &[f32], items: std::ops::Range<usize>, into: &mut [f32]) {
-        let rows = h.len() / self.d;
-        let (at, wide) = (Layout::rows_of(self.d), items.len());
-        let e = &self.e[items.start * self.d..items.end * self.d];
-        let shape = (rows, wide, self.d);
-        kernel::gemm(shape, self.factor, (h, at), (e, at.transposed()), 0.0, (into, Layout::rows_of(wide)));
-        let begin = self.free.partition_point(|&s| (s as usize) < items.start);
-        for &slot in self.free[begin..].iter().take_while(|&&s| (s as usize) < items.end) {
-            for row in into.chunks_exact_mut(wide).take(rows) {
-                row[slot as usize - items.start] = f32::NEG_INFINITY;
-            }
-        }
+    fn n(&self) -> usize {
+        self.right.len()
     }
 
-    /// Exponentials of those scores below the maximum of each row, with maxima and sums; returns what the right items among
-    /// them take off the loss.
-    fn exponentials(
-        &self,
-        h: &[f32],
-        right: &[u32],
-        items: std::ops::Range<usize>,
-        into: &mut [f32],
-        parts: &mut Vec<(f32, f32)>,
-    ) -> f64 {
-        self.scores(h, items.clone(), into);
-        let mut loss = 0f64;
-        for (row, &y) in into.chunks_exact_mut(items.len()).zip(right) {
-            if items.contains(&(y as usize)) {
-                loss -= f64::from(row[y as usize - items.start]);
-            }
-            parts.push(kernel::exp_below_max(row));
-        }
-        loss
+    /// Tiles of h.
+    fn tiles(&self, rows: usize) -> impl Iterator<Item = Range> + use<> {
+        let n = self.n();
+        (0..n).step_by(rows).map(move |from| from..(from + rows).min(n))
     }
 
-    /// dh_r += f_r (p E)_r and dE += pᵀ (f h) over the items of a range; f has the factor of each row, and `scratch` room for
-    /// two matrices like h.
-    fn gradients(
-        &self,
-        h: &[f32],
-        p: &[f32],
-        f: &[f32],
-        items: std::ops::Range<usize>,
-        (dh, de): (&mut [f32], &mut [f32]),
-        scratch: &mut [f32],
-    ) {
-        let rows = f.len();
-        let (at, p_at) = (Layout::rows_of(self.d), Layout::rows_of(items.len()));
-        let range = items.start * self.d..items.end * self.d;
-        let (scaled, product) = scratch[..2 * h.len()].split_at_mut(h.len());
-        let e = &self.e[range.clone()];
-        kernel::gemm((rows, self.d, items.len()), 1.0, (p, p_at), (e, at), 0.0, (product, at));
-        let each = dh.chunks_exact_mut(self.d).zip(product.chunks_exact(self.d));
-        each.zip(f).for_each(|((dh, product), &f)| kernel::axpy(f, product, dh));
-        scaled.copy_from_slice(h);
-        scaled.chunks_exact_mut(self.d).zip(f).for_each(|(h, &f)| kernel::scale(h, f));
-        let shape = (items.len(), self.d, rows);
-        kernel::gemm(shape, 1.0, (p, p_at.transposed()), (scaled, at), 1.0, (&mut de[range], at));
-    }
-
-    /// What the right items take off the gradients.
-    fn less_right(&self, h: &[f32], right: &[u32], (dh, de): (&mut [f32], &mut [f32])) {
-        for ((h, dh), &y) in h.chunks_exact(self.d).zip(dh.chunks_exact_mut(self.d)).zip(right) {
-            let row = y as usize * self.d..(y as usize + 1) * self.d;
-            kernel::axpy(-self.step, &self.e[row.clone()], dh);
-            kernel::axpy(-self.step, h, &mut de[row]);
-        }
-    }
-
-    fn chunks(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+    fn chunks(&self) -> impl Iterator<Item = Range> + use<> {
         let count = self.count;
         (0..count).step_by(ITEMS).map(move |from| from..(from + ITEMS).min(count))
     }
 
-    /// All scores of some rows at once: each chunk becomes exponentials below its own maximum while it is in the cache, and what
-    /// is missing to a softmax is one factor for each row and chunk.
-    fn whole(&self, h: &[f32], right: &[u32], tile: &mut [f32], out: &mut Out) -> f64 {
-        let rows = right.len();
-        let mut parts: Vec<(f32, f32)> = Vec::with_capacity(rows * self.count.div_ceil(ITEMS));
-        let mut loss = 0f64;
-        for items in self.chunks() {
-            // Chunks lie one after the other, each a matrix of its own.
-            let chunk = &mut tile[rows * items.start..rows * items.end];
-            loss += self.exponentials(h, right, items, chunk, &mut parts);
+    fn of(&self, rows: &Range) -> Range {
+        rows.start * self.d..rows.end * self.d
+    }
+
+    fn turn(&self, rows: usize, turned: &mut [f32]) {
+        for tile in self.tiles(rows) {
+            kernel::transpose(&self.h[self.of(&tile)], self.d, &mut turned[self.of(&tile)], tile.len());
         }
-        let sums = log_sums(&parts, rows);
-        loss += sums.iter().sum::<f64>();
-        if let Some((dh, de)) = out {
-            dh.fill(0.0);
-            let mut scratch = vec![0f32; 2 * h.len()];
-            for (items, parts) in self.chunks().zip(parts.chunks_exact(rows)) {
-                let factor =
-                    |(part, sum): (&(f32, f32), &f64)| self.step * (f64::from(part.0) - sum).exp() as f32;
-                let f: Vec<f32> = parts.iter().zip(&sums).map(factor).collect();
-                let chunk = &tile[rows * items.start..rows * items.end];
-                self.gradients(h, chunk, &f, items, (dh, de), &mut scratch);
+    }
+
+    /// Scores of the items of a range with a tile of h that is given transposed: `into` is (items × rows).
+    fn scores(&self, h: &[f32], items: &Range, into: &mut [f32]) {
+        let rows = h.len() / self.d;
+        let at = Layout::rows_of(rows).transposed();
+        let e = (&self.e[self.of(items)], Layout::rows_of(self.d).transposed());
+        kernel::gemm((rows, items.len(), self.d), self.factor, (h, at), e, 0.0, (into, at));
+        let begin = self.free.partition_point(|&s| (s as usize) < items.start);
+        for &slot in self.free[begin..].iter().take_while(|&&s| (s as usize) < items.end) {
+            into[(slot as usize - items.start) * rows..][..rows].fill(f32::NEG_INFINITY);
+        }
+    }
+
+    /// Exponentials of those scores below the maximum of each row, with these maxima and the sums; returns what the right items
+    /// among them take off the loss.
+    fn exponentials(
+        &self,
+        (h, right): (&[f32], &[u32]),
+        items: &Range,
+        into: &mut [f32],
+        tops: &mut [f32],
+        sums: &mut [f32],
+    ) -> f64 {
+        self.scores(h, items, into);
+        let score = |(r, &y): (usize, &u32)| {
+            let item = (y as usize).checked_sub(items.start).filter(|_| (y as usize) < items.end)?;
+            Some(f64::from(into[item * right.len() + r]))
+        };
+        let off: f64 = right.iter().enumerate().filter_map(score).sum();
+        kernel::exp_below_tops(into, tops, sums);
+        -off
+    }
+
+    /// Transposes the vectors of the items of a range.
+    fn turn_items(&self, items: &Range, out: &mut Out) {
+        kernel::transpose(&self.e[self.of(items)], self.d, out.e_turned, out.stride);
+    }
+
+    /// dh_r += f_r (p E)_r and dE += pᵀ (f h) over the items of a range, of which E transposed begins at `from`; f has the
+    /// factor of each row of the tile.
+    fn gradients(&self, tile: &Range, p: &[f32], f: &[f32], items: &Range, from: usize, out: &mut Out) {
+        let rows = tile.len();
+        let (at, p_at) = (Layout::rows_of(self.d), Layout::rows_of(rows));
+        let turned = p_at.transposed();
+        let mut product = vec![0f32; rows * self.d];
+        let e = (&out.e_turned[from..], Layout::rows_of(out.stride).transposed());
+        kernel::gemm((rows, self.d, items.len()), 1.0, (p, turned), e, 0.0, (&mut product, turned));
+        let dh = &mut out.dh[self.of(tile)];
+        for (dh, product) in dh.chunks_exact_mut(rows).zip(product.chunks_exact(rows)) {
+            kernel::multiply_add(f, product, dh);
+        }
+        let scaled = &mut product;
+        scaled.copy_from_slice(&self.h[self.of(tile)]);
+        scaled.chunks_exact_mut(self.d).zip(f).for_each(|(h, &f)| kernel::scale(h, f));
+        let de = &mut out.de[self.of(items)];
+        kernel::gemm((items.len(), self.d, rows), 1.0, (p, p_at), (scaled, at), 1.0, (de, at));
+    }
+
+    /// Turns the tiles of dh back, and takes off the gradients what the right items do.
+    fn finish(&self, rows: usize, out: &mut Out) {
+        for tile in self.tiles(rows) {
+            let dh = &mut out.dh[self.of(&tile)];
+            let turned = dh.to_vec();
+            kernel::transpose(&turned, tile.len(), dh, self.d);
+        }
+        let rows = self.h.chunks_exact(self.d).zip(out.dh.chunks_exact_mut(self.d));
+        for ((h, dh), &y) in rows.zip(self.right) {
+            let row = y as usize * self.d..(y as usize + 1) * self.d;
+            kernel::axpy(-self.step, &self.e[row.clone()], dh);
+            kernel::axpy(-self.step, h, &mut out.de[row]);
+        }
+    }
+
+    /// All scores of a tile at once: each chunk becomes exponentials below its own maximum while it is in the cache, and what
+    /// is missing to a softmax is one factor for each row and chunk.
+    fn whole(&self, work: Work, mut out: Option<Out>) -> f64 {
+        let Work { rows, turned, tile: scores } = work;
+        if let Some(out) = &mut out {
+            self.turn_items(&(0..self.count), out);
+            out.dh.fill(0.0);
+        }
+        let chunks = self.count.div_ceil(ITEMS);
+        let (mut tops, mut sums) = (vec![0f32; rows * chunks], vec![0f32; rows * chunks]);
+        let mut loss = 0f64;
+        for tile in self.tiles(rows) {
+            let rows = tile.len();
+            let read = (&turned[self.of(&tile)], &self.right[tile.clone()]);
+            // Chunks lie one after the other, each a matrix of its own.
+            let parts = tops.chunks_exact_mut(rows).zip(sums.chunks_exact_mut(rows));
+            for (items, (tops, sums)) in self.chunks().zip(parts) {
+                let chunk = &mut scores[rows * items.start..rows * items.end];
+                loss += self.exponentials(read, &items, chunk, tops, sums);
             }
-            self.less_right(h, right, (dh, de));
+            let mut all = vec![LogSum::default(); rows];
+            for (tops, sums) in tops.chunks_exact(rows).zip(sums.chunks_exact(rows)).take(chunks) {
+                all.iter_mut().zip(tops.iter().zip(sums)).for_each(|(all, (&top, &sum))| all.add(top, sum));
+            }
+            let all: Vec<f64> = all.into_iter().map(LogSum::value).collect();
+            loss += all.iter().sum::<f64>();
+            let Some(out) = &mut out else { continue };
+            for (items, tops) in self.chunks().zip(tops.chunks_exact(rows)) {
+                let factor = |(top, sum): (&f32, &f64)| self.step * (f64::from(*top) - sum).exp() as f32;
+                let f: Vec<f32> = tops.iter().zip(&all).map(factor).collect();
+                let chunk = &scores[rows * items.start..rows * items.end];
+                self.gradients(&tile, chunk, &f, &items, items.start, out);
+            }
+        }
+        if let Some(out) = &mut out {
+            self.finish(rows, out);
         }
         loss
     }
 
-    /// Scores of some rows a chunk at a time: once for the sums, once for the gradients.
-    fn twice(&self, h: &[f32], right: &[u32], tile: &mut [f32], out: &mut Out) -> f64 {
-        let rows = right.len();
-        let mut parts: Vec<(f32, f32)> = Vec::with_capacity(rows * self.count.div_ceil(ITEMS));
+    /// Scores a chunk of items at a time, with all tiles: once for the sums, once for the gradients.
+    fn twice(&self, work: Work, out: Option<Out>) -> f64 {
+        let Work { rows, turned, tile: scores } = work;
+        let (mut tops, mut sums) = (vec![0f32; rows], vec![0f32; rows]);
+        let mut all = vec![LogSum::default(); self.n()];
         let mut loss = 0f64;
         for items in self.chunks() {
-            loss += self.exponentials(h, right, items, tile, &mut parts);
-        }
-        let sums = log_sums(&parts, rows);
-        loss += sums.iter().sum::<f64>();
-        if let Some((dh, de)) = out {
-            dh.fill(0.0);
-            let mut scratch = vec![0f32; 2 * h.len()];
-            let f = vec![self.step; rows];
-            for items in self.chunks() {
-                let chunk = &mut tile[..rows * items.len()];
-                self.scores(h, items.clone(), chunk);
-                for (row, sum) in chunk.chunks_exact_mut(items.len()).zip(&sums) {
-                    kernel::softmax_again(row, 1.0, *sum as f32);
-                }
-                self.gradients(h, chunk, &f, items, (dh, de), &mut scratch);
+            for tile in self.tiles(rows) {
+                let rows = tile.len();
+                let read = (&turned[self.of(&tile)], &self.right[tile.clone()]);
+                let (tops, sums) = (&mut tops[..rows], &mut sums[..rows]);
+                loss += self.exponentials(read, &items, &mut scores[..rows * items.len()], tops, sums);
+                all[tile].iter_mut().zip(tops.iter().zip(sums)).for_each(|(all, (&top, &mut sum))| all.add(top, sum));
             }
-            self.less_right(h, right, (dh, de));
         }
+        let all: Vec<f64> = all.into_iter().map(LogSum::value).collect();
+        loss += all.iter().sum::<f64>();
+        let Some(mut out) = out else { return loss };
+        out.dh.fill(0.0);
+        let f = vec![self.step; rows];
+        let shifts: Vec<f32> = all.iter().map(|&sum| sum as f32).collect();
+        for items in self.chunks() {
+            self.turn_items(&items, &mut out);
+            for tile in self.tiles(rows) {
+                let chunk = &mut scores[..tile.len() * items.len()];
+                self.scores(&turned[self.of(&tile)], &items, chunk);
+                kernel::exp_below(chunk, &shifts[tile.clone()]);
+                self.gradients(&tile, chunk, &f[..tile.len()], &items, 0, &mut out);
+            }
+        }
+        self.finish(rows, &mut out);
         loss
     }
 }
 
-/// Logarithms of the sums of rows whose chunks have these maxima and sums below them; all rows of a chunk lie together.
-fn log_sums(parts: &[(f32, f32)], rows: usize) -> Vec<f64> {
-    let sum = |r: usize| {
-        let mine = || parts.iter().skip(r).step_by(rows);
-        let top = mine().fold(f32::NEG_INFINITY, |top, part| top.max(part.0));
-        let total: f64 = mine().map(|part| f64::from(part.1) * f64::from(part.0 - top).exp()).sum();
-        f64::from(top) + total.ln()
-    };
-    (0..rows).map(sum).collect()
+/// The logarithm of a sum of exponentials, a part at a time.
+#[derive(Clone, Copy)]
+struct LogSum {
+    top: f32,
+    /// Below the top.
+    sum: f64,
+}
+
+impl Default for LogSum {
+    fn default() -> LogSum {
+        LogSum { top: f32::NEG_INFINITY, sum: 0.0 }
+    }
+}
+
+impl LogSum {
+    /// Adds a part by its largest exponent and its sum below that.
+    fn add(&mut self, top: f32, sum: f32) {
+        let highest = self.top.max(top);
+        let below = |top: f32| if top == highest { 1.0 } else { f64::from(top - highest).exp() };
+        self.sum = self.sum * below(self.top) + f64::from(sum) * below(top);
+        self.top = highest;
+    }
+
+    fn value(self) -> f64 {
+        f64::from(self.top) + self.sum.ln()
+    }
 }
 
 struct Way {
@@ -323,16 +402,15 @@ mod tests {
         let mut numbers = |n: usize| (0..n).map(|_| 3.0 * rng.normal() as f32).collect::<Vec<f32>>();
         let (h, e) = (numbers(n * d), numbers(count * d));
         let right: Vec<u32> = (0..n as u32).map(|r| r * 271).collect();
-        let job = Job { e: &e, d, count, free: &[3, 1030], factor: 0.9, step: 0.2 };
+        let job = Job { h: &h, e: &e, right: &right, d, count, free: &[3, 1030], factor: 0.9, step: 0.2 };
         let run = |whole: bool| {
             let (mut dh, mut de) = (vec![0f32; n * d], vec![0f32; count * d]);
-            let mut tile = vec![0f32; n * count];
-            let out = &mut Some((&mut dh[..], &mut de[..]));
-            let loss = if whole {
-                job.whole(&h, &right, &mut tile, out)
-            } else {
-                job.twice(&h, &right, &mut tile, out)
-            };
+            let (mut tile, mut turned) = (vec![0f32; 4 * count], vec![0f32; n * d]);
+            let (mut e_turned, stride) = (vec![0f32; d * count], if whole { count } else { ITEMS });
+            job.turn(4, &mut turned);
+            let work = Work { rows: 4, turned: &turned, tile: &mut tile };
+            let out = Some(Out { dh: &mut dh, de: &mut de, e_turned: &mut e_turned, stride });
+            let loss = if whole { job.whole(work, out) } else { job.twice(work, out) };
             assert!(de[3 * d..4 * d].iter().all(|g| *g == 0.0), "a free slot learns nothing");
             (loss, dh, de)
         };

@@ -134,7 +134,7 @@ fn log2(t: u64) -> f32 {
 }
 
 /// Queries of a tile.
-const TILE: usize = 64;
+const TILE: usize = 48;
 
 /// One tile's view of the world.
 struct Tile {
@@ -156,13 +156,23 @@ impl Tile {
     fn reach(&self, r: usize, causal: bool) -> usize {
         if causal { self.from + r + 1 } else { self.end }
     }
+
+    /// Buckets of places in a line: query `r` of the tile meets those of its keys in order from `rows() − 1 − r` on.
+    fn line(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let (last, farthest) = (count - 1, self.to - 1);
+        (0..self.end + self.rows() - 1).map(move |p| farthest.saturating_sub(p).min(last))
+    }
+
+    fn in_line(&self, r: usize) -> usize {
+        self.rows() - 1 - r
+    }
 }
 
 /// Memory for one tile: queries × keys each.
 struct Scratch {
-    /// What the way back takes the slope of: the softmax, or the raw scores.
+    /// Scores, then weights; on the way back, what the slope is told by.
     base: Vec<f32>,
-    /// The weights as they are used.
+    /// On the way back, the weights as they were used.
     weights: Vec<f32>,
     grads: Vec<f32>,
     /// Per bias, the bucket of each pair.
@@ -172,6 +182,8 @@ struct Scratch {
     places: Vec<f32>,
     /// Tile rows × buckets.
     by_bucket: Vec<f32>,
+    /// What each distance adds, from the farthest back to the farthest ahead: see [`Tile::line`].
+    line: Vec<f32>,
 }
 
 impl Tape<'_> {
@@ -228,11 +240,12 @@ impl Job {
                 .with
                 .biases
                 .iter()
-                .map(|b| vec![0; if b.buckets().is_some() { size } else { 0 }])
+                .map(|b| vec![0; if b.buckets().is_some() && !b.is_a_line() { size } else { 0 }])
                 .collect(),
             gates: vec![0.0; of_context],
             places: vec![0.0; of_context],
             by_bucket: vec![0.0; TILE * most],
+            line: vec![0.0; TILE + self.ragged.longest()],
         }
     }
 
@@ -291,7 +304,7 @@ impl Job {
             }
         }
         for (bias, buckets) in with.biases.iter().zip(&mut scratch.buckets) {
-            if let Some(kind) = bias.buckets().filter(|_| first_head) {
+            if let Some(kind) = bias.buckets().filter(|_| first_head && !bias.is_a_line()) {
                 for r in 0..rows {
                     let keys = tile.base..tile.base + end;
                     kind.fill(tile.base + tile.from + r, keys, &mut buckets[r * end..][..end]);
@@ -302,6 +315,15 @@ impl Job {
                 Bias::Numbers { of, .. } => {
                     let heads = values.shape(*of).0;
                     let table = &values.data(*of)[if heads > 1 { tile.head * count } else { 0 }..][..count];
+                    if bias.is_a_line() {
+                        let line = &mut scratch.line;
+                        line.iter_mut().zip(tile.line(count)).for_each(|(to, b)| *to = table[b]);
+                        for (r, s) in scores.chunks_exact_mut(end).enumerate() {
+                            let s = &mut s[..tile.reach(r, with.causal)];
+                            kernel::axpy(1.0, &line[tile.in_line(r)..][..s.len()], s);
+                        }
+                        continue;
+                    }
                     for (s, &b) in scores.iter_mut().zip(&*buckets) {
                         *s += table[b as usize];
                     }
@@ -364,10 +386,7 @@ impl Job {
                         kernel::softmax_again(row, 1.0, self.sums[at]);
                     }
                 }
-                Weighing::Silu(n) => {
-                    kernel::activate(row, kernel::Activation::Silu);
-                    kernel::scale(row, 1.0 / n);
-                }
+                Weighing::Silu(n) => kernel::scaled_silu(row, 1.0 / n),
             }
             if let Some(visible) = visible {
                 row.iter_mut().zip(visible).filter(|(_, v)| !**v).for_each(|(s, _)| *s = 0.0);
@@ -426,28 +445,42 @@ impl Job {
         }
     }
 
+    /// The weights of a tile once more, into `scratch.weights` as they were used; its scores become what
+    /// [`Self::weigh_back`] needs: the softmax, or slopes.
+    fn weigh_again(&self, tile: &Tile, scratch: &mut Scratch) {
+        let size = tile.rows() * tile.end;
+        let (base, weights) = (&mut scratch.base[..size], &mut scratch.weights[..size]);
+        let Weighing::Silu(n) = self.with.weighing else {
+            self.weigh(tile, base, None);
+            weights.copy_from_slice(base);
+            self.drop_out(tile, weights);
+            return;
+        };
+        for r in 0..tile.rows() {
+            let reach = tile.reach(r, self.with.causal);
+            let row = r * tile.end..(r + 1) * tile.end;
+            let (base, weights) = (&mut base[row.clone()], &mut weights[row]);
+            weights[reach..].fill(0.0);
+            let (base, weights) = (&mut base[..reach], &mut weights[..reach]);
+            kernel::scaled_silu_and_slope(base, weights, 1.0 / n);
+            if let Some(visible) = &self.with.visible {
+                let hidden = visible[tile.base..].iter().zip(base).zip(weights).filter(|((seen, _), _)| !**seen);
+                hidden.for_each(|((_, base), weight)| (*base, *weight) = (0.0, 0.0));
+            }
+        }
+    }
+
     /// `scratch.grads` holds gradients of the weights as they were used; afterwards, of the raw scores.
     fn weigh_back(&self, tile: &Tile, scratch: &mut Scratch) {
-        let with = &self.with;
         self.drop_out(tile, &mut scratch.grads);
         for r in 0..tile.rows() {
-            let reach = tile.reach(r, with.causal);
+            let reach = tile.reach(r, self.with.causal);
             let row = &scratch.base[r * tile.end..][..reach];
             let (grad, hidden) = scratch.grads[r * tile.end..][..tile.end].split_at_mut(reach);
             hidden.fill(0.0);
-            match with.weighing {
-                Weighing::Softmax => {
-                    let mean = kernel::dot(row, grad);
-                    grad.iter_mut().zip(row).for_each(|(g, a)| *g = a * (*g - mean));
-                }
-                Weighing::Silu(n) => {
-                    kernel::deactivate(grad, row, kernel::Activation::Silu);
-                    kernel::scale(grad, 1.0 / n);
-                    if let Some(visible) = &with.visible {
-                        let visible = &visible[tile.base..tile.base + reach];
-                        grad.iter_mut().zip(visible).filter(|(_, v)| !**v).for_each(|(g, _)| *g = 0.0);
-                    }
-                }
+            match self.with.weighing {
+                Weighing::Softmax => kernel::softmax_back(row, grad),
+                Weighing::Silu(_) => kernel::multiply_by(row, grad),
             }
         }
     }
@@ -459,6 +492,11 @@ impl Bias {
             Bias::Numbers { buckets, .. } | Bias::Vectors { buckets, .. } => Some(buckets),
             Bias::Context { .. } => None,
         }
+    }
+
+    /// Whether what it adds depends on i − j alone.
+    fn is_a_line(&self) -> bool {
+        matches!(self, Bias::Numbers { buckets: Buckets::Places { .. }, .. })
     }
 
     /// Buckets, or places.
@@ -513,18 +551,8 @@ impl Backward for Job {
             let tile_at = Layout::rows_of(end);
             let size = rows * end;
             self.scores(values, tile, first_head, &mut scratch);
-            if with.weighing == Weighing::Softmax {
-                self.weigh(tile, &mut scratch.base, None);
-                scratch.weights[..size].copy_from_slice(&scratch.base[..size]);
-                self.drop_out(tile, &mut scratch.weights);
-            } else {
-                scratch.weights[..size].copy_from_slice(&scratch.base[..size]);
-                self.weigh(tile, &mut scratch.weights, None);
-            }
-            let used = &scratch.weights[..size];
+            self.weigh_again(tile, &mut scratch);
             let dout = &dy[(tile.base + tile.from) * outer + tile.head * with.value_width..];
-            let shape = (end, with.value_width, rows);
-            kernel::gemm(shape, 1.0, (used, tile_at.transposed()), (dout, out_at), 1.0, (&mut dx[v..], at));
             let shape = (rows, end, with.value_width);
             let values_at = at.transposed();
             kernel::gemm(
@@ -535,6 +563,9 @@ impl Backward for Job {
                 0.0,
                 (&mut scratch.grads, tile_at),
             );
+            let used = &scratch.weights[..size];
+            let shape = (end, with.value_width, rows);
+            kernel::gemm(shape, 1.0, (used, tile_at.transposed()), (dout, out_at), 1.0, (&mut dx[v..], at));
             let mut n = 0;
             for (bias, buckets) in with.biases.iter().zip(&scratch.buckets) {
                 let count = bias.count(values);
@@ -589,6 +620,16 @@ impl Backward for Job {
                     Bias::Numbers { of, .. } => {
                         let from = if values.shape(*of).0 > 1 { tile.head * count } else { 0 };
                         let table = &mut of_biases[n][from..][..count];
+                        if bias.is_a_line() {
+                            let line = &mut scratch.line[..end + rows - 1];
+                            line.fill(0.0);
+                            for (r, d) in ds.chunks_exact(end).enumerate() {
+                                let d = &d[..tile.reach(r, with.causal)];
+                                kernel::axpy(1.0, d, &mut line[tile.in_line(r)..][..d.len()]);
+                            }
+                            line.iter().zip(tile.line(count)).for_each(|(d, b)| table[b] += d);
+                            continue;
+                        }
                         for (d, &b) in ds.iter().zip(buckets) {
                             table[b as usize] += d;
                         }

@@ -33,9 +33,8 @@ impl Tape<'_> {
             let values = self.values();
             let (a, b) = (Columns::of(&values, x, with.from[0], w), Columns::of(&values, z, with.from[1], w));
             for r in 0..n {
-                scratch.copy_from_slice(a.row(r));
-                kernel::activate(&mut scratch, with.activation);
-                kernel::multiply(&scratch, b.row(r), &mut y[r * w..][..w]);
+                let gate = activated(a.row(r), with.activation, &mut scratch);
+                kernel::multiply(gate, b.row(r), &mut y[r * w..][..w]);
             }
         }
         if let Some(drop) = drop {
@@ -44,6 +43,16 @@ impl Tape<'_> {
         let wanted = self.wants(x) || self.wants(z);
         self.push(Tensor::new(n, w, y), wanted, || Box::new(Way { x, z, with, drop }))
     }
+}
+
+/// f(row), in `scratch` unless f is the identity.
+fn activated<'a>(row: &'a [f32], f: Activation, scratch: &'a mut [f32]) -> &'a [f32] {
+    if f == Activation::Identity {
+        return row;
+    }
+    scratch.copy_from_slice(row);
+    kernel::activate(scratch, f);
+    scratch
 }
 
 /// Some columns of a matrix.
@@ -85,17 +94,21 @@ impl Backward for Way {
         if grads.wants(self.z) {
             let dz = grads.sum(self.z);
             for r in 0..n {
-                scratch.copy_from_slice(a.row(r));
-                kernel::activate(&mut scratch, self.with.activation);
-                kernel::multiply_add(&scratch, &dy[r * w..][..w], &mut dz[r * b.stride + z_from..][..w]);
+                let gate = activated(a.row(r), self.with.activation, &mut scratch);
+                kernel::multiply_add(gate, &dy[r * w..][..w], &mut dz[r * b.stride + z_from..][..w]);
             }
         }
         if grads.wants(self.x) {
             let dx = grads.sum(self.x);
             for r in 0..n {
+                let dx = &mut dx[r * a.stride + from..][..w];
+                if self.with.activation == Activation::Identity {
+                    kernel::multiply_add(b.row(r), &dy[r * w..][..w], dx);
+                    continue;
+                }
                 kernel::multiply(b.row(r), &dy[r * w..][..w], &mut scratch);
                 kernel::deactivate(&mut scratch, a.row(r), self.with.activation);
-                kernel::axpy(1.0, &scratch, &mut dx[r * a.stride + from..][..w]);
+                kernel::axpy(1.0, &scratch, dx);
             }
         }
     }
@@ -110,6 +123,13 @@ mod tests {
     fn forwards_and_back() {
         for n in [0, 1, 4] {
             let with = Gate { from: [1, 2], width: 3, activation: Activation::Silu, dropout: 0.0 };
+            let plainly = Gate { activation: Activation::Identity, ..with };
+            check(
+                &[(n, 4), (n, 6)],
+                4,
+                |tape, v| tape.gate(v[0], v[1], plainly),
+                |v| M::from_fn(n, 3, |r, c| v[0].at(r, c + 1) * v[1].at(r, c + 2)),
+            );
             let silu = |x: f64| x * sigmoid(x);
             check(
                 &[(n, 4), (n, 6)],

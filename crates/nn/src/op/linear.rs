@@ -46,26 +46,17 @@ impl Tape<'_> {
                 let range = from * outer..(from + rows) * outer;
                 let tile = &mut y[range.clone()];
                 let (x_at, w_at) = (Layout::rows_of(inner), Layout::rows_of(inner).transposed());
-                let beta = match bias {
-                    Some(bias) => {
-                        tile.chunks_exact_mut(outer.max(1)).for_each(|row| row.copy_from_slice(bias));
-                        1.0
-                    }
-                    None => 0.0,
-                };
                 let x = &x[from * inner..(from + rows) * inner];
-                kernel::gemm(
-                    (rows, outer, inner),
-                    1.0,
-                    (x, x_at),
-                    (w, w_at),
-                    beta,
-                    (tile, Layout::rows_of(outer)),
-                );
-                if keep {
-                    z[range.clone()].copy_from_slice(tile);
+                let shape = (rows, outer, inner);
+                kernel::gemm(shape, 1.0, (x, x_at), (w, w_at), 0.0, (tile, Layout::rows_of(outer)));
+                let before = if keep { &mut z[range.clone()] } else { &mut [] };
+                match bias.filter(|b| !b.is_empty()) {
+                    Some(bias) => kernel::bias_activate(tile, bias, before, with.activation),
+                    None => {
+                        before.copy_from_slice(if keep { tile } else { &[] });
+                        kernel::activate(tile, with.activation);
+                    }
                 }
-                kernel::activate(tile, with.activation);
                 if let Some(drop) = drop {
                     kernel::drop_out(tile, drop, range.start as u32);
                 }
@@ -96,25 +87,31 @@ impl Backward for Way {
         {
             grads.add(residual, dy);
         }
-        if let Some(drop) = self.drop {
-            kernel::drop_out(dy, drop, 0);
-        }
         let z = if self.z.is_empty() { &y.data } else { &self.z };
-        kernel::deactivate(dy, z, self.with.activation);
-        if let Some(bias) = self.with.bias {
-            let sum = grads.sum(bias);
-            dy.chunks_exact(outer.max(1)).for_each(|row| kernel::axpy(1.0, row, sum));
-        }
         let (g_at, x_at) = (Layout::rows_of(outer), Layout::rows_of(inner));
-        let x = values.data(self.x);
-        if grads.wants(self.weight) {
-            let (dw, beta) = grads.slot(self.weight);
-            kernel::gemm((outer, inner, n), 1.0, (dy, g_at.transposed()), (x, x_at), beta, (dw, x_at));
-        }
-        if grads.wants(self.x) {
-            let w = values.data(self.weight);
-            let (dx, beta) = grads.slot(self.x);
-            kernel::gemm((n, inner, outer), 1.0, (dy, g_at), (w, x_at), beta, (dx, x_at));
+        let (x, w) = (values.data(self.x), values.data(self.weight));
+        let wanted = [self.weight, self.x].map(|var| grads.wants(var));
+        let beta = if wanted[1] { grads.slot(self.x).1 } else { 0.0 };
+        for from in (0..n).step_by(TILE) {
+            let rows = TILE.min(n - from);
+            let (range, x_range) = (from * outer..(from + rows) * outer, from * inner..(from + rows) * inner);
+            let dy = &mut dy[range.clone()];
+            if let Some(drop) = self.drop {
+                kernel::drop_out(dy, drop, range.start as u32);
+            }
+            kernel::deactivate(dy, &z[range], self.with.activation);
+            if let Some(bias) = self.with.bias {
+                super::row_sums(dy, outer, grads.sum(bias));
+            }
+            if wanted[0] {
+                let (dw, beta) = grads.slot(self.weight);
+                let x = (&x[x_range.clone()], x_at);
+                kernel::gemm((outer, inner, rows), 1.0, (dy, g_at.transposed()), x, beta, (dw, x_at));
+            }
+            if wanted[1] {
+                let into = (&mut grads.slot(self.x).0[x_range], x_at);
+                kernel::gemm((rows, inner, outer), 1.0, (dy, g_at), (w, x_at), beta, into);
+            }
         }
         grads.workspace.give(self.z);
     }
