@@ -339,6 +339,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_recipe_leaves_out_of_its_training_is_the_default() {
+        let head = "name = 's'\nabout = 'x'\n[model]\nkind = 'sasrec'\n";
+        let (plain, partial) =
+            (head.to_owned(), format!("{head}[model.training]\nepochs = 3\nschedule = {{ warm_up = 7 }}\n"));
+        let training = |text: &str| {
+            let model = toml::Table::try_from(Recipe::parse("s", text).unwrap().model).unwrap();
+            model["training"].as_table().unwrap().clone()
+        };
+        let (mut expected, found) = (training(&plain), training(&partial));
+        assert_eq!(expected["schedule"]["then"].as_str(), Some("cosine"));
+        expected.insert("epochs".into(), 3.into());
+        expected["schedule"].as_table_mut().unwrap().insert("warm_up".into(), 7.into());
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn tuned_settings_are_checked_and_used() {
         let text = format!("{EASE}[tuned.gowalla]\nl2 = 7.0\n");
         let recipe = Recipe::parse("e", &text).unwrap();

@@ -19,13 +19,13 @@ fn small(kind: &str) -> ModelConfig {
         "ease" | "sparse_ease" => "l2 = 1.0",
         // A fifth of the items are told in each round, so it takes more of them.
         "bert4rec" => {
-            "dim = 8\ndropout = 0.0\nmasked = 0.4\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { epochs = 60, learning_rate = 0.01 }"
+            "dim = 8\ndropout = 0.0\nmasked = 0.4\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 60, learning_rate = 0.01 }"
         }
         "ada_retrieval" => {
-            "rounds = 3\nretrieved = 3\ndropout = 0.0\nbackbone = { kind = 'gru4rec', dim = 4, dropout = 0.0, sequence = { length = 10, batch = 32, initial = 0.1 }, training = { epochs = 25, learning_rate = 0.02 } }"
+            "rounds = 3\nretrieved = 3\ndropout = 0.0\nbackbone = { kind = 'gru4rec', dim = 4, dropout = 0.0, sequence = { length = 10, batch = 32, initial = 0.1 }, training = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 } }"
         }
         kind if reads_in_order(kind) => {
-            "dim = 4\ndropout = 0.0\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { epochs = 25, learning_rate = 0.02 }"
+            "dim = 4\ndropout = 0.0\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
         }
         "item2vec" | "meta_prod2vec" => {
             "[skip_gram]\ndim = 8\nwindow = 8\nnegatives = 5\nepochs = 40\nsubsample = 0.0\nlearning_rate = 0.1\npower = 0.75"

@@ -39,21 +39,26 @@ pub struct Schedule {
     pub then: Shape,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+impl Default for Schedule {
+    fn default() -> Schedule {
+        Schedule { warm_up: 100, then: Shape::Cosine }
+    }
+}
+
+impl Schedule {
+    /// The same rate at all steps.
+    pub const FLAT: Schedule = Schedule { warm_up: 0, then: Shape::Constant };
+}
+
+/// What a learning rate does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
-    #[default]
     Constant,
     /// Falls along half a cosine to a hundredth at the last step.
     Cosine,
     /// Falls in a straight line to a hundredth at the last step.
     Linear,
-}
-
-impl Default for Schedule {
-    fn default() -> Schedule {
-        Schedule { warm_up: 0, then: Shape::Constant }
-    }
 }
 
 impl Schedule {

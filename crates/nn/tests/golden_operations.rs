@@ -165,6 +165,7 @@ fn check_attention(
             scale: 0.6,
             weighing: Weighing::Softmax,
             causal: true,
+            newest: false,
             dropout: 0.0,
             biases: biases(&v[1..]),
             visible: None,

@@ -62,10 +62,10 @@ impl SequenceModel {
         self.params.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The vectors of a person, one after the other.
-    fn vectors(&self, params: &Params, q: &ResolvedQuery) -> Vec<f32> {
+    /// The vectors of some people, read together: each has as many, one after the other. All have a history to read.
+    fn vectors(&self, params: &Params, people: &[&ResolvedQuery]) -> Vec<f32> {
         let table = params.table(self.table);
-        let batch = Batch::of_queries(&[q], self.length, |item| table.slot(item.0.into()));
+        let batch = Batch::of_queries(people, self.length, |item| table.slot(item.0.into()));
         let mut tape = Tape::answering(params, self.spare.take());
         let y = self.encoder.answer(&mut tape, Embedder::new(self.table), &batch);
         let mut vectors = tape.data(y).to_vec();
@@ -76,13 +76,41 @@ impl SequenceModel {
         vectors
     }
 
-    /// One question for each vector of the person; without a history to read, one for what is liked.
+    /// For each person, one question for each of their vectors; without a history to read, one for what is liked.
+    fn asks(&self, params: &Params, people: &[ResolvedQuery]) -> Vec<Vec<Ask>> {
+        let reads = |q: &ResolvedQuery| {
+            q.history.iter().any(|s| s.weight > 0.0 && self.vector(params, s.item).is_some())
+        };
+        let readers: Vec<&ResolvedQuery> = people.iter().filter(|q| reads(q)).collect();
+        let vectors = if readers.is_empty() { Vec::new() } else { self.vectors(params, &readers) };
+        let each = vectors.len().checked_div(readers.len()).unwrap_or(0).max(1);
+        let mut of_readers = vectors.chunks_exact(each);
+        let of_person = |q: &ResolvedQuery| {
+            let mine = if reads(q) { of_readers.next() } else { None };
+            match mine {
+                Some(mine) => mine.chunks_exact(self.factors.dim()).map(|v| Ask::User(v.to_vec())).collect(),
+                None => vec![similar(q, self.factors.dim(), |item| self.vector(params, item))],
+            }
+        };
+        people.iter().map(of_person).collect()
+    }
+
     fn ask(&self, params: &Params, q: &ResolvedQuery) -> Vec<Ask> {
-        if q.history.iter().any(|s| s.weight > 0.0 && self.vector(params, s.item).is_some()) {
-            let of_person = self.vectors(params, q);
-            return of_person.chunks_exact(self.factors.dim()).map(|v| Ask::User(v.to_vec())).collect();
+        self.asks(params, std::slice::from_ref(q)).pop().unwrap_or_default()
+    }
+
+    /// People who are read on one tape: so many that its products are worth their start, so few that it stays small.
+    fn together<'q>(&self, people: &'q [ResolvedQuery]) -> Vec<&'q [ResolvedQuery]> {
+        let mut groups = Vec::new();
+        let (mut from, mut steps) = (0, 0);
+        for (i, q) in people.iter().enumerate() {
+            steps += q.history.len().min(self.length);
+            if steps >= STEPS_TOGETHER || i + 1 == people.len() {
+                groups.push(&people[from..=i]);
+                (from, steps) = (i + 1, 0);
+            }
         }
-        vec![similar(q, self.factors.dim(), |item| self.vector(params, item))]
+        groups
     }
 
     /// The vector of an item that the model knows.
@@ -121,6 +149,9 @@ impl SequenceModel {
         found
     }
 }
+
+/// See [`SequenceModel::together`].
+const STEPS_TOGETHER: usize = 800;
 
 mod parking {
     //! Memory of tapes between answers.
@@ -209,7 +240,8 @@ impl Retrieve for SequenceModel {
     ) -> Vec<Vec<Candidate>> {
         let params = self.params();
         let params: &Params = &params;
-        let asks: Vec<Vec<Ask>> = queries.par_iter().map(|q| self.ask(params, q)).collect();
+        let groups = self.together(queries);
+        let asks: Vec<Vec<Ask>> = groups.par_iter().flat_map_iter(|group| self.asks(params, group)).collect();
         let filters: Vec<Allowed> =
             asks.iter().zip(allowed).flat_map(|(list, a)| list.iter().map(|_| a.clone())).collect();
         let counts: Vec<usize> = asks.iter().map(Vec::len).collect();

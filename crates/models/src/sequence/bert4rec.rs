@@ -12,9 +12,7 @@
 //! what is asked (here a share of them, `last`).
 
 use super::sasrec::check_attention;
-use super::{
-    Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, default_training, sequence_model,
-};
+use super::{Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -52,7 +50,7 @@ impl Default for Bert4recConfig {
             masked: 0.2,
             last: 0.1,
             sequence: SequenceConfig::default(),
-            training: default_training(),
+            training: Settings::default(),
         }
     }
 }
@@ -130,7 +128,7 @@ impl Bert4rec {
         let x = tape.add(x, masks);
         let x = tape.layer_norm(x, self.first_norm[0], self.first_norm[1]);
         let x = tape.drop_out(x, self.config.dropout);
-        let x = self.stack.run(tape, x, &read.ragged, &|_| Vec::new(), None);
+        let x = self.stack.run(tape, x, &read.ragged, &|_| Vec::new(), false);
         let x = tape.pick_rows(x, told);
         let [weight, bias] = self.out;
         let with = Linear { bias: Some(bias.into()), activation: Activation::Gelu, ..Linear::default() };

@@ -9,7 +9,7 @@
 //! Departures: those of `sasrec.rs`; scores and places are scaled by 1/√w alike, and added without a gate.
 
 use super::sasrec::{causal_stack, check_attention, numbers_per_step};
-use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
+use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ impl Default for CapeConfig {
             dropout: 0.2,
             places: 32,
             sequence: SequenceConfig::default(),
-            training: default_training(),
+            training: Settings::default(),
         }
     }
 }
@@ -79,8 +79,18 @@ struct Cape {
 
 impl Encoder for Cape {
     fn encode(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
+        self.read(tape, items, batch, false)
+    }
+
+    fn answer(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
+        self.read(tape, items, batch, true)
+    }
+}
+
+impl Cape {
+    fn read(&self, tape: &mut Tape, items: Embedder, batch: &Batch, newest: bool) -> Var {
         let x = items.rows(tape, &batch.items, Embed { dropout: self.dropout, ..Embed::default() });
         let biases = |block: usize| vec![Bias::Context { of: self.places[block].into() }];
-        self.stack.run(tape, x, &batch.ragged, &biases, None)
+        self.stack.run(tape, x, &batch.ragged, &biases, newest)
     }
 }

@@ -10,9 +10,7 @@
 //! window are learned in a step, not one; diversity of a slate is `diversity` of the query, for all models alike.
 
 use super::beginnings::learn_nearest;
-use super::{
-    Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, default_training, sequence_model,
-};
+use super::{Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -45,7 +43,7 @@ impl Default for ComirecConfig {
             dropout: 0.2,
             beginnings: 4,
             sequence: SequenceConfig::default(),
-            training: default_training(),
+            training: Settings::default(),
         }
     }
 }

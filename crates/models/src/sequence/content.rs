@@ -101,6 +101,8 @@ mod tests {
     use crate::Model;
     use serde_json::json;
     use sommelier_core::{Allowed, FitContext, ItemIx, ResolvedQuery, Retrieve, Score};
+    use sommelier_nn::optim::Schedule;
+    use sommelier_nn::train::Settings;
 
     /// Two tastes of twelve items each that never mix; what an item's vector says is its taste, and noise.
     fn tastes() -> Snapshot {
@@ -131,7 +133,12 @@ mod tests {
             dim: 16,
             blocks: 1,
             sequence: SequenceConfig { length: 8, batch: 16, content, ..SequenceConfig::default() },
-            training: sommelier_nn::train::Settings { epochs: 20, learning_rate: 0.01, ..Default::default() },
+            training: Settings {
+                epochs: 20,
+                learning_rate: 0.01,
+                schedule: Schedule::FLAT,
+                ..Settings::default()
+            },
             ..SasrecConfig::default()
         }
     }
@@ -168,7 +175,10 @@ mod tests {
                 assert!(!model.retrieve(&query, items, &without).iter().any(|c| c.item == late[taste]));
                 let batch =
                     model.retrieve_batch(&[query.clone(), query], 5, &[Allowed::everything(), without]);
-                assert_eq!(batch[0], model.retrieve(&of(taste), 5, &Allowed::everything()));
+                // Read with others on one tape, the last digit of a score may differ.
+                for (together, alone) in batch[0].iter().zip(&found) {
+                    assert!(together.item == alone.item && (together.score - alone.score).abs() < 1e-4);
+                }
             }
             // What somebody took after the fit is read, and more like it can be asked for.
             let taste = |c: &sommelier_core::Candidate| {

@@ -9,7 +9,7 @@
 //! Departures: histories are learned whole, not in session-parallel streams; one table reads and scores, with a projection
 //! between (as RecBole has it); Adam instead of Adagrad, the loss a softmax over all items unless the recipe says otherwise.
 
-use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
+use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ impl Default for Gru4recConfig {
             layers: 1,
             dropout: 0.3,
             sequence: SequenceConfig::default(),
-            training: default_training(),
+            training: Settings::default(),
         }
     }
 }

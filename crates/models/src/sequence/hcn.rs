@@ -17,9 +17,7 @@
 //! of users and items but their ids is read, where the paper ranks candidates with features.
 
 use super::beginnings::learn_nearest;
-use super::{
-    Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, default_training, sequence_model,
-};
+use super::{Architecture, Batch, Embedder, Encoder, Lesson, SequenceConfig, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -58,7 +56,7 @@ impl Default for HcnConfig {
             dropout: 0.2,
             beginnings: 4,
             sequence: SequenceConfig::default(),
-            training: default_training(),
+            training: Settings::default(),
         }
     }
 }

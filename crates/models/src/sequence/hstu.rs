@@ -12,7 +12,7 @@
 //! back from the newest step; stretches of time are those between a step and what is to be told, in seconds, and play no part where the data have no clock.
 
 use super::sasrec::check_attention;
-use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
+use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ impl Default for HstuConfig {
             dropout: 0.2,
             times: false,
             sequence: SequenceConfig::default(),
-            training: default_training(),
+            training: Settings::default(),
         }
     }
 }
@@ -141,6 +141,17 @@ struct Hstu {
 
 impl Encoder for Hstu {
     fn encode(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
+        self.read(tape, items, batch, false)
+    }
+
+    fn answer(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
+        self.read(tape, items, batch, true)
+    }
+}
+
+impl Hstu {
+    /// With `newest` the last block is only asked of the newest steps, which come out alone.
+    fn read(&self, tape: &mut Tape, items: Embedder, batch: &Batch, newest: bool) -> Var {
         let HstuConfig { heads, dropout, .. } = self.config;
         let (key, value) = self.config.widths();
         let length = self.config.sequence.length;
@@ -148,7 +159,8 @@ impl Encoder for Hstu {
         let mut x = items.rows(tape, &batch.items, Embed { places, dropout, ..Embed::default() });
         let seconds = |times: &[i64]| Arc::new(times.iter().map(|t| t / 1000).collect::<Vec<i64>>());
         let clock = self.config.times.then(|| (seconds(&batch.now), seconds(&batch.at)));
-        for block in &self.blocks {
+        for (b, block) in self.blocks.iter().enumerate() {
+            let newest = newest && b + 1 == self.blocks.len();
             let [[gain, bias], [gain_2, bias_2]] = block.norms;
             let y = tape.layer_norm(x, gain, bias);
             let [weight, bias] = block.uvqk;
@@ -173,14 +185,20 @@ impl Encoder for Hstu {
                 scale: 1.0,
                 weighing: Weighing::Silu(length as f32),
                 causal: true,
+                newest,
                 dropout: 0.0,
                 biases,
                 visible: None,
             };
             let o = tape.attention(uvqk, &batch.ragged, attention);
             let o = tape.layer_norm(o, gain_2, bias_2);
+            let mut gates = uvqk;
+            if newest {
+                let rows: Vec<u32> = batch.ragged.last_rows().map(|r| r as u32).collect();
+                (x, gates) = (tape.pick_rows(x, rows.clone()), tape.pick_rows(uvqk, rows));
+            }
             let gate = Gate { from: [0, 0], width: outer, activation: Activation::Identity, dropout };
-            let o = tape.gate(uvqk, o, gate);
+            let o = tape.gate(gates, o, gate);
             let [weight, bias] = block.out;
             x = tape.linear(
                 o,

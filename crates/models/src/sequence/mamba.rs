@@ -12,7 +12,7 @@
 //! Departures: Δ's step begins at softplus⁻¹ of a number drawn between 0.001 and 0.1 evenly in its logarithm by channel number, not
 //! by chance.
 
-use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
+use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ impl Default for MambaConfig {
             taps: 4,
             dropout: 0.2,
             sequence: SequenceConfig::default(),
-            training: default_training(),
+            training: Settings::default(),
         }
     }
 }

@@ -43,7 +43,6 @@ use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
 use sommelier_core::Rng;
-use sommelier_nn::optim::{Schedule, Shape};
 use sommelier_nn::train::Settings;
 use sommelier_nn::{Params, Ragged, Tape, Var};
 use std::sync::Arc;
@@ -85,17 +84,6 @@ impl Default for SequenceConfig {
             content: None,
             start: None,
         }
-    }
-}
-
-/// How models of this family are trained where a recipe does not say.
-fn default_training() -> Settings {
-    Settings {
-        epochs: 30,
-        learning_rate: 3e-3,
-        schedule: Schedule { warm_up: 100, then: Shape::Cosine },
-        patience: 5,
-        ..Settings::default()
     }
 }
 

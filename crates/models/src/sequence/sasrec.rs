@@ -10,7 +10,7 @@
 //! negative, `loss = { kind = "bce", negatives = 1 }`); queries, keys and values are all of the normed input, as in the
 //! paper's equations (its code norms only the queries); items are not scaled by √D. Positions count back from the newest step, as they do in the paper, whose histories are padded at their beginning.
 
-use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
+use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ impl Default for SasrecConfig {
             heads: 1,
             dropout: 0.2,
             sequence: SequenceConfig::default(),
-            training: default_training(),
+            training: Settings::default(),
         }
     }
 }
@@ -73,9 +73,19 @@ struct Sasrec {
 
 impl Encoder for Sasrec {
     fn encode(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
+        self.read(tape, items, batch, false)
+    }
+
+    fn answer(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
+        self.read(tape, items, batch, true)
+    }
+}
+
+impl Sasrec {
+    fn read(&self, tape: &mut Tape, items: Embedder, batch: &Batch, newest: bool) -> Var {
         let places = Some((self.places.into(), batch.places.clone()));
         let x = items.rows(tape, &batch.items, Embed { places, dropout: self.dropout, ..Embed::default() });
-        self.stack.run(tape, x, &batch.ragged, &|_| Vec::new(), None)
+        self.stack.run(tape, x, &batch.ragged, &|_| Vec::new(), newest)
     }
 }
 

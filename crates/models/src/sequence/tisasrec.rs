@@ -9,7 +9,7 @@
 //! Departures: those of `sasrec.rs`; where the data have no clock, steps count as one unit apart.
 
 use super::sasrec::{causal_stack, check_attention, numbers_per_step};
-use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, default_training, sequence_model};
+use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, sequence_model};
 use crate::FitError;
 use crate::model::require;
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ impl Default for TisasrecConfig {
             dropout: 0.2,
             intervals: 256,
             sequence: SequenceConfig::default(),
-            training: default_training(),
+            training: Settings::default(),
         }
     }
 }
@@ -93,6 +93,16 @@ fn units(batch: &Batch) -> Vec<i64> {
 
 impl Encoder for Tisasrec {
     fn encode(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
+        self.read(tape, items, batch, false)
+    }
+
+    fn answer(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
+        self.read(tape, items, batch, true)
+    }
+}
+
+impl Tisasrec {
+    fn read(&self, tape: &mut Tape, items: Embedder, batch: &Batch, newest: bool) -> Var {
         let x = items.rows(tape, &batch.items, Embed { dropout: self.config.dropout, ..Embed::default() });
         let units = Arc::new(units(batch));
         let vectors = |of: [ParamId; 2], buckets: Buckets| {
@@ -111,6 +121,6 @@ impl Encoder for Tisasrec {
                 vectors(self.places, Buckets::Keys { count: self.config.sequence.length }),
             ]
         };
-        self.stack.run(tape, x, &batch.ragged, &biases, None)
+        self.stack.run(tape, x, &batch.ragged, &biases, newest)
     }
 }

@@ -53,7 +53,12 @@ pub fn transpose(from: &[f32], cols: usize, to: &mut [f32], stride: usize) {
     let rows = from.len() / cols.max(1);
     for r in (0..rows).step_by(BLOCK) {
         for c in (0..cols).step_by(BLOCK) {
-            for (c, to) in to[c * stride..].chunks_mut(stride).take(BLOCK.min(cols - c)).enumerate().map(|(i, to)| (c + i, to)) {
+            for (c, to) in to[c * stride..]
+                .chunks_mut(stride)
+                .take(BLOCK.min(cols - c))
+                .enumerate()
+                .map(|(i, to)| (c + i, to))
+            {
                 let column = from[r * cols + c..].iter().step_by(cols);
                 to[r..rows.min(r + BLOCK)].iter_mut().zip(column).for_each(|(to, &from)| *to = from);
             }

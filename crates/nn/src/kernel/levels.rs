@@ -1,11 +1,11 @@
 //! Tests of every dispatched kernel on every instruction set that this processor has, against the plain one.
 
 use super::{
-    Activation, AdamStep, Dropout, Isa, ScanGrads, ScanInputs, activate, adagrad, adam, axpy, bias_activate, bpr_steps,
-    conjugate_gradients, convolve, convolve_back, deactivate, dot, dot_rows, drop_out, exp, exp_below, exp_below_tops,
-    gram_apply, gru_step, gru_step_back, isa, layer_norm, layer_norm_back, max, multiply, multiply_add, multiply_by,
-    rms_norm, rms_norm_back, scale, scaled_silu, scaled_silu_and_slope, scan, scan_back, select_above, softmax, softmax_again, softmax_back, sparse_times, sum,
-    syrk_lower,
+    Activation, AdamStep, Dropout, Isa, ScanGrads, ScanInputs, activate, adagrad, adam, axpy, bias_activate,
+    bpr_steps, conjugate_gradients, convolve, convolve_back, deactivate, dot, dot_rows, drop_out, exp,
+    exp_below, exp_below_tops, gram_apply, gru_step, gru_step_back, isa, layer_norm, layer_norm_back, max,
+    multiply, multiply_add, multiply_by, rms_norm, rms_norm_back, scale, scaled_silu, scaled_silu_and_slope,
+    scan, scan_back, select_above, softmax, softmax_again, softmax_back, sparse_times, sum, syrk_lower,
 };
 use proptest::prelude::*;
 use sommelier_core::{Csr, Rng};

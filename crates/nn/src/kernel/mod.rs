@@ -25,9 +25,9 @@ pub use cg::conjugate_gradients;
 pub use graph::sparse_times;
 pub(crate) use map::map;
 pub use math::{
-    Activation, Dropout, activate, bias_activate, deactivate, drop_out, exp, exp_below, exp_below_tops, max, multiply,
-    multiply_add, multiply_by, scale, scaled_silu, scaled_silu_and_slope, softmax, softmax_again, softmax_back,
-    sum,
+    Activation, Dropout, activate, bias_activate, deactivate, drop_out, exp, exp_below, exp_below_tops, max,
+    multiply, multiply_add, multiply_by, scale, scaled_silu, scaled_silu_and_slope, softmax, softmax_again,
+    softmax_back, sum,
 };
 pub use norm::{layer_norm, layer_norm_back, rms_norm, rms_norm_back};
 pub use recurrent::{convolve, convolve_back, gru_step, gru_step_back};

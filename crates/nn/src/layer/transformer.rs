@@ -108,20 +108,22 @@ impl Transformer {
         Transformer { config, blocks, last_norm }
     }
 
-    /// `biases` makes the biases of a block; `visible` hides rows from being looked at.
+    /// `biases` makes the biases of a block. With `newest` the last block is only asked of the newest row of each sequence
+    /// that has any, and those rows come out.
     pub fn run(
         &self,
         tape: &mut Tape,
         mut x: Var,
         ragged: &Arc<Ragged>,
         biases: &dyn Fn(usize) -> Vec<Bias>,
-        visible: Option<&Arc<Vec<bool>>>,
+        newest: bool,
     ) -> Var {
         let TransformerConfig { dim, heads, dropout, order, .. } = self.config;
         let first = order == Order::NormFirst;
         let normed = |tape: &mut Tape, n: Norm, x: Var| tape.layer_norm(x, n.gain, n.bias);
         let plain = |layer: Dense| Linear { bias: Some(layer.bias.into()), ..Linear::default() };
         for (b, block) in self.blocks.iter().enumerate() {
+            let newest = newest && b + 1 == self.blocks.len();
             let y = if first { normed(tape, block.norms[0], x) } else { x };
             let qkv = tape.linear(y, block.qkv.weight, plain(block.qkv));
             let width = dim / heads;
@@ -133,11 +135,15 @@ impl Transformer {
                 scale: 1.0 / (width as f32).sqrt(),
                 weighing: Weighing::Softmax,
                 causal: self.config.causal,
+                newest,
                 dropout,
                 biases: biases(b),
-                visible: visible.cloned(),
+                visible: None,
             };
             let o = tape.attention(qkv, ragged, attention);
+            if newest {
+                x = tape.pick_rows(x, ragged.last_rows().map(|r| r as u32).collect());
+            }
             let with = Linear { residual: Some(x), dropout, ..plain(block.out) };
             x = tape.linear(o, block.out.weight, with);
             if !first {

@@ -84,7 +84,8 @@ impl Tape<'_> {
                 Items::Matrix(_) => Vec::new(),
             };
             let h = values.data(h);
-            let job = Job { h, e: items.data(&values), right, d, count, free: &free, factor, step: factor * scale };
+            let job =
+                Job { h, e: items.data(&values), right, d, count, free: &free, factor, step: factor * scale };
             if n > 0 && d > 0 {
                 job.turn(rows, &mut turned);
                 let out = Out { dh: &mut dh, de: &mut de, e_turned: &mut e_turned, stride };
@@ -283,7 +284,10 @@ impl Job<'_> {
                 let read = (&turned[self.of(&tile)], &self.right[tile.clone()]);
                 let (tops, sums) = (&mut tops[..rows], &mut sums[..rows]);
                 loss += self.exponentials(read, &items, &mut scores[..rows * items.len()], tops, sums);
-                all[tile].iter_mut().zip(tops.iter().zip(sums)).for_each(|(all, (&top, &mut sum))| all.add(top, sum));
+                all[tile]
+                    .iter_mut()
+                    .zip(tops.iter().zip(sums))
+                    .for_each(|(all, (&top, &mut sum))| all.add(top, sum));
             }
         }
         let all: Vec<f64> = all.into_iter().map(LogSum::value).collect();

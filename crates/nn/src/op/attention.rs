@@ -10,7 +10,7 @@
 //! s_ij += scale · q_i · e[p_ij] with e read between two rows in proportion. It needs a causal attention.
 //!
 //! Shapes: x (n × any) holds q, k and v side by side in columns of its own, heads one after the other; o (n × heads · value
-//! width). Number biases (heads or 1 × buckets), vector biases (buckets × heads · width).
+//! width, or a row for each sequence where only the newest ask). Number biases (heads or 1 × buckets), vector biases (buckets × heads · width).
 //! Way back: the scores of a tile are computed again from the logarithm of each softmax's sum; dv = aᵀ do, da = do vᵀ,
 //! ds = a ∘ (da − Σ a ∘ da) or da ∘ silu′(s) / N, dq = scale · ds k, dk = scale · dsᵀ q; biases gather ds by bucket.
 //! Cost: 4 L² d forwards and 10 L² d backwards for a sequence of length L (a causal tile skips the keys behind it);
@@ -37,6 +37,8 @@ pub struct Attention {
     pub weighing: Weighing,
     /// Whether a row sees only itself and what is before it.
     pub causal: bool,
+    /// Whether only the newest row of each sequence asks: o then has a row for each sequence that has any.
+    pub newest: bool,
     /// Probability of dropping a weight, under softmax.
     pub dropout: f32,
     pub biases: Vec<Bias>,
@@ -145,6 +147,8 @@ struct Tile {
     to: usize,
     end: usize,
     head: usize,
+    /// Row of the output for the first query.
+    out: usize,
 }
 
 impl Tile {
@@ -200,7 +204,8 @@ impl Tape<'_> {
         assert!(ends.iter().all(|&end| end <= width), "x has {width} columns, attention reaches {ends:?}");
         let drop = if with.weighing == Weighing::Softmax { self.dropout(with.dropout) } else { None };
         let outer = with.heads * with.value_width;
-        let mut out = self.take(n * outer);
+        let rows = if with.newest { ragged.last_rows().count() } else { n };
+        let mut out = self.take(rows * outer);
         let mut sums = self.take(n * with.heads);
         let mut job = Job { x, ragged: ragged.clone(), with, drop, sums: Vec::new() };
         let values = self.values();
@@ -213,7 +218,7 @@ impl Tape<'_> {
         });
         job.sums = sums;
         let wanted = self.wants(x);
-        self.push(Tensor::new(n, outer, out), wanted, || Box::new(job))
+        self.push(Tensor::new(rows, outer, out), wanted, || Box::new(job))
     }
 }
 
@@ -251,13 +256,16 @@ impl Job {
 
     /// Calls `f` for every head of every tile; true with the first head of a tile.
     fn each_tile(&self, mut f: impl FnMut(&Tile, bool)) {
-        for range in self.ragged.iter() {
-            for from in (0..range.len()).step_by(TILE) {
+        let mut out = 0;
+        for range in self.ragged.iter().filter(|range| !range.is_empty()) {
+            let first = if self.with.newest { range.len() - 1 } else { 0 };
+            for from in (first..range.len()).step_by(TILE) {
                 let to = (from + TILE).min(range.len());
                 let end = if self.with.causal { to } else { range.len() };
                 for head in 0..self.with.heads {
-                    f(&Tile { base: range.start, from, to, end, head }, head == 0);
+                    f(&Tile { base: range.start, from, to, end, head, out }, head == 0);
                 }
+                out += to - from;
             }
         }
     }
@@ -416,7 +424,7 @@ impl Job {
         let outer = with.heads * with.value_width;
         let (rows, end) = (tile.rows(), tile.end);
         let weights = &scratch.base[..rows * end];
-        let out = &mut out[(tile.base + tile.from) * outer + tile.head * with.value_width..];
+        let out = &mut out[tile.out * outer + tile.head * with.value_width..];
         let (weights_at, out_at) = (Layout::rows_of(end), Layout::rows_of(outer));
         let shape = (rows, with.value_width, end);
         kernel::gemm(
@@ -464,7 +472,8 @@ impl Job {
             let (base, weights) = (&mut base[..reach], &mut weights[..reach]);
             kernel::scaled_silu_and_slope(base, weights, 1.0 / n);
             if let Some(visible) = &self.with.visible {
-                let hidden = visible[tile.base..].iter().zip(base).zip(weights).filter(|((seen, _), _)| !**seen);
+                let hidden =
+                    visible[tile.base..].iter().zip(base).zip(weights).filter(|((seen, _), _)| !**seen);
                 hidden.for_each(|((_, base), weight)| (*base, *weight) = (0.0, 0.0));
             }
         }
@@ -552,7 +561,7 @@ impl Backward for Job {
             let size = rows * end;
             self.scores(values, tile, first_head, &mut scratch);
             self.weigh_again(tile, &mut scratch);
-            let dout = &dy[(tile.base + tile.from) * outer + tile.head * with.value_width..];
+            let dout = &dy[tile.out * outer + tile.head * with.value_width..];
             let shape = (rows, end, with.value_width);
             let values_at = at.transposed();
             kernel::gemm(
@@ -798,6 +807,7 @@ mod tests {
             scale: 0.7,
             weighing: Weighing::Softmax,
             causal: true,
+            newest: false,
             dropout: 0.0,
             biases: Vec::new(),
             visible: None,
@@ -834,6 +844,47 @@ mod tests {
             for weighing in [Weighing::Softmax, Weighing::Silu(20.0)] {
                 for causal in [true, false] {
                     try_out(&Attention { weighing, causal, ..simple(2, 3, 4) }, lengths, &[]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_newest_rows_alone_get_what_they_get_among_all() {
+        for lengths in SHAPES {
+            for weighing in [Weighing::Softmax, Weighing::Silu(20.0)] {
+                for causal in [true, false] {
+                    let ragged = Arc::new(Ragged::of(lengths.iter().copied()));
+                    let places = Buckets::Places { count: 5 };
+                    let biases = vec![
+                        Bias::Numbers { of: Var::Node(0), buckets: places.clone() },
+                        Bias::Vectors {
+                            keys: Some(Var::Node(0)),
+                            values: Some(Var::Node(0)),
+                            buckets: times(ragged.rows()),
+                        },
+                    ];
+                    let with = Attention { weighing, causal, biases, ..simple(2, 3, 4) };
+                    let width = with.columns[2] + 9;
+                    let build = |tape: &mut Tape, v: &[Var]| {
+                        let mut with = Attention { newest: true, ..with.clone() };
+                        with.biases = vec![
+                            Bias::Numbers { of: v[1], buckets: places.clone() },
+                            Bias::Vectors {
+                                keys: Some(v[2]),
+                                values: Some(v[3]),
+                                buckets: times(ragged.rows()),
+                            },
+                        ];
+                        tape.attention(v[0], &ragged, with)
+                    };
+                    let of_newest = |v: &[M]| {
+                        let v = [v[0].clone(), v[1].clone(), M::zeros(1, 1), v[2].clone(), v[3].clone()];
+                        let all = plain(&with, &ragged, &v);
+                        let rows: Vec<usize> = ragged.last_rows().collect();
+                        M::from_fn(rows.len(), all.cols, |r, c| all.at(rows[r], c))
+                    };
+                    check(&[(ragged.rows(), width), (2, 5), (20, 6), (20, 8)], 11, build, of_newest);
                 }
             }
         }

@@ -50,12 +50,11 @@ impl Tape<'_> {
                 let shape = (rows, outer, inner);
                 kernel::gemm(shape, 1.0, (x, x_at), (w, w_at), 0.0, (tile, Layout::rows_of(outer)));
                 let before = if keep { &mut z[range.clone()] } else { &mut [] };
-                match bias.filter(|b| !b.is_empty()) {
-                    Some(bias) => kernel::bias_activate(tile, bias, before, with.activation),
-                    None => {
-                        before.copy_from_slice(if keep { tile } else { &[] });
-                        kernel::activate(tile, with.activation);
-                    }
+                if let Some(bias) = bias.filter(|b| !b.is_empty()) {
+                    kernel::bias_activate(tile, bias, before, with.activation);
+                } else {
+                    before.copy_from_slice(if keep { tile } else { &[] });
+                    kernel::activate(tile, with.activation);
                 }
                 if let Some(drop) = drop {
                     kernel::drop_out(tile, drop, range.start as u32);

@@ -65,14 +65,14 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            epochs: 100,
-            learning_rate: 1e-3,
+            epochs: 30,
+            learning_rate: 3e-3,
             schedule: Schedule::default(),
             optimiser: Rule::default(),
             weight_decay: 0.0,
             clip: 0.0,
             validate_every: 1,
-            patience: 10,
+            patience: 5,
         }
     }
 }

@@ -80,7 +80,7 @@ fn toy() -> (Toy, Params) {
 }
 
 fn settings(epochs: usize) -> Settings {
-    Settings { epochs, learning_rate: 0.05, ..Settings::default() }
+    Settings { epochs, learning_rate: 0.05, schedule: Schedule::FLAT, patience: 10, ..Settings::default() }
 }
 
 fn numbers(params: &Params) -> Vec<u32> {
