@@ -187,9 +187,10 @@ fn check_memory<A: Architecture>(
     let threads = ctx.threads.max(1);
     let rows = items * config.dim();
     let steps = (sequence.batch * sequence.length).min(histories.events().max(1)).div_ceil(threads);
-    // The catalogue's softmax keeps a gradient of all rows twice on each tape, and a tile of scores.
+    // The catalogue's softmax keeps a gradient of all rows twice on each tape, the rows transposed unless they are very many, and
+    // a tile of scores.
     let softmax = if sequence.loss == super::Loss::Softmax {
-        2 * rows + (4 << 20) + 32 * items.min(131_072)
+        2 * rows + items.min(131_072) * config.dim() + (4 << 20) + 32 * items.min(131_072)
     } else {
         0
     };

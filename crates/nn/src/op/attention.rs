@@ -10,11 +10,12 @@
 //! s_ij += scale · q_i · e[p_ij] with e read between two rows in proportion. It needs a causal attention.
 //!
 //! Shapes: x (n × any) holds q, k and v side by side in columns of its own, heads one after the other; o (n × heads · value
-//! width, or a row for each sequence where only the newest ask). Number biases (heads or 1 × buckets), vector biases (buckets × heads · width).
+//! width), or a row for each sequence where only the newest ask. Number biases (heads or 1 × buckets), vector biases (buckets ×
+//! heads · width).
 //! Way back: the scores of a tile are computed again from the logarithm of each softmax's sum; dv = aᵀ do, da = do vᵀ,
 //! ds = a ∘ (da − Σ a ∘ da) or da ∘ silu′(s) / N, dq = scale · ds k, dk = scale · dsᵀ q; biases gather ds by bucket.
 //! Cost: 4 L² d forwards and 10 L² d backwards for a sequence of length L (a causal tile skips the keys behind it);
-//! memory one tile of 64 × L.
+//! memory one tile of 48 × L.
 //! Sources: Vaswani et al., NeurIPS 2017, arXiv:1706.03762; Dao et al., "FlashAttention", NeurIPS 2022, arXiv:2205.14135 (tiles,
 //! and the second computation); Zhai et al., "Actions Speak Louder than Words" (HSTU), ICML 2024, arXiv:2402.17152; Li,
 //! Wang, McAuley, "Time Interval Aware Self-Attention" (TiSASRec), WSDM 2020.
