@@ -12,6 +12,7 @@ sparse-adam-WHAT           torch.optim.SparseAdam on 1,000,000 x 64, 8,192 disti
 score-256                  256 user vectors x 12,000 items, then the 10 best of each
 recommend-256              SASRec forward of 256 sequences of 50, then the same
 recommend-1                the same for one sequence
+products-ROWS-D            the three products of a softmax over all items, way back included, in the chunks of `chunked`
 
 LOSS is `sampled` (softmax over the target and 256 negatives that the whole batch shares) or softmax over all items
 in one of three ways, of which the fastest is the peer: `plain` (F.cross_entropy on materialised logits), `torch`
@@ -304,6 +305,22 @@ def recommend(users, longest=50, dim=64):
     return step
 
 
+def products(rows, dim):
+    hidden, table = torch.randn(rows, dim), torch.randn(ITEMS, dim)
+    d_hidden, d_table = torch.empty_like(hidden), torch.zeros_like(table)
+    chunk = CHUNK["chunked"]
+    buffer = hidden.new_empty(chunk, ITEMS)
+
+    def step(_):
+        for start in range(0, rows, chunk):
+            h = hidden[start : start + chunk]
+            p = torch.mm(h, table.T, out=buffer[: len(h)])
+            torch.mm(p, table, out=d_hidden[start : start + chunk])
+            d_table.addmm_(p.T, h, alpha=1e-3)
+
+    return step
+
+
 CASES = {}
 for kind, sizes in {"sasrec": ["50-64", "200-64", "50-256"], "hstu": ["50-64", "200-64", "50-256", "1000-64"]}.items():
     for of_size in sizes:
@@ -316,6 +333,8 @@ for what in ("coalesced", "uncoalesced", "lookup"):
     CASES[f"sparse-adam-{what}"] = lambda _sparse, _adam, what: sparse_adam(what)
 CASES["score-256"] = lambda _, users: score(int(users))
 CASES["recommend-256"] = CASES["recommend-1"] = lambda _, users: recommend(int(users))
+for size in ("6400-64", "25600-64", "6400-256"):
+    CASES[f"products-{size}"] = lambda _, rows, dim: products(int(rows), int(dim))
 
 
 # Measuring -----------------------------------------------------------------------------------------------------------

@@ -102,6 +102,24 @@ def steps(args):
         )
 
 
+def products(args):
+    """What a step of the full softmax cannot do without, on either side."""
+    if not wanted(args, "products"):
+        return
+    header("the three products alone", "ours", "half of it, alone on the machine", "PyTorch's")
+    for length, dim in [(50, 64), (200, 64), (50, 256)]:
+        rows = 128 * length
+        found = by_turns(args.rounds, {
+            "ours": lambda: call([args.step, "products", str(rows), str(dim)]),
+            "peer": of_peer(args, f"products-{rows}-{dim}"),
+        })
+        speed = 6 * rows * 12_000 * dim / 1e6 / statistics.median(values(found["ours"], "wall_ms"))
+        row(
+            f"L {length}, d {dim}", f"{shown(values(found['ours'], 'wall_ms'))}, {speed:.0f} GFLOP/s",
+            shown(values(found["ours"], "half_alone_ms")), shown(values(found["peer"], "wall_ms")),
+        )
+
+
 def hstu(args):
     if not wanted(args, "hstu"):
         return
@@ -266,7 +284,7 @@ def wanted(args, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", help="sasrec[-L-D-LOSS], hstu, gru4rec, adam, score, grow, recbole; all where none")
+    parser.add_argument("rows", nargs="*", help="sasrec[-L-D-LOSS], products, hstu, gru4rec, adam, score, grow, recbole; all where none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=3, help="of RecBole's row, one run of which takes minutes an epoch")
     parser.add_argument("--steps", type=int, default=20, help="measured steps of a run")
@@ -276,7 +294,7 @@ def main():
     parser.add_argument("--recbole", help="a Python with RecBole")
     parser.add_argument("--data", required=True)
     args = parser.parse_args()
-    for part in (steps, hstu, gru, adam, scoring, growth, recbole):
+    for part in (steps, products, hstu, gru, adam, scoring, growth, recbole):
         part(args)
 
 

@@ -524,7 +524,54 @@ fn hash(id: &str) -> u64 {
     id.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
+/// At most so many people are watched, and this share of all events is held out for it at most; with fewer people than the last
+/// number, what is found depends on who they are.
+const WATCHED: (usize, usize, usize) = (2000, 50, 100);
+
 impl Split {
+    /// Everything but the newest positive event of some people, drawn by `seed` and their ids: for a model that learns in rounds
+    /// and must know when to stop, where nothing else is held out. Its validation part is its test part too. `None` where
+    /// events have no order, or there are too few.
+    pub fn watching(snapshot: &Snapshot, seed: u64) -> Option<Split> {
+        let (most, share, least) = WATCHED;
+        let events = &*snapshot.events;
+        let people = most.min(events.len() / share);
+        if people < least || snapshot.times == TimeQuality::None {
+            return None;
+        }
+        let newest = last_n(events, 1);
+        let mut drawn: Vec<(u64, usize)> = (0..events.users())
+            .filter(|&user| events.of(user).any(|e| newest[e] == Part::Test))
+            .map(|user| (Rng::stream(seed, hash(snapshot.users.id(user as u32))).next_u64(), user))
+            .collect();
+        drawn.sort_unstable();
+        drawn.truncate(people);
+        let mut watched = vec![false; events.users()];
+        drawn.iter().for_each(|&(_, user)| watched[user] = true);
+        let held_out = |user: usize, e: usize| watched[user] && newest[e] > Part::Valid;
+        let train = snapshot.with_events(events.filter(|user, e| !held_out(user, e)));
+        let asked = (0..events.users())
+            .flat_map(|user| events.of(user).map(move |e| (user, e)))
+            .filter(|&(user, e)| held_out(user, e) && newest[e] == Part::Test)
+            .map(|(user, e)| Asked {
+                user: user as u32,
+                item: events.item[e],
+                worth: events.weight[e],
+                at: events.at[e],
+            })
+            .collect();
+        let (holdout, left_out) = ask(&train, asked, false, true);
+        (holdout.cases() >= least).then(|| Split {
+            name: "watched".into(),
+            train,
+            valid: Some(holdout.clone()),
+            test: holdout,
+            left_out,
+            repeats: false,
+            cuts: None,
+        })
+    }
+
     /// Looks for anything a model could know and must not: targets among the training events or in the history they
     /// are asked with, history from after the question, events past a common cut, and parts that do not fit
     /// together. [`SplitSpec::apply`] has already called it; call it again on a split made by hand.
@@ -669,6 +716,30 @@ mod tests {
             events.ptr.push(events.item.len());
         }
         Snapshot::assemble("timed", 0, users, items, vec!["view".into()], TimeQuality::Clock, events)
+    }
+
+    #[test]
+    fn a_few_people_are_watched() {
+        let pairs: Vec<(String, String)> = (0..150)
+            .flat_map(|u| (0..40).map(move |i| (format!("u{u}"), format!("i{}", (u * 7 + i) % 60))))
+            .collect();
+        let refs: Vec<(&str, &str)> = pairs.iter().map(|(u, i)| (&**u, &**i)).collect();
+        let all = Snapshot::from_pairs("t", &refs);
+        let split = Split::watching(&all, 3).unwrap();
+        assert_eq!((split.test.cases(), split.train.events.len()), (120, 6000 - 120));
+        split.check_leaks().unwrap();
+        for (case, &user) in split.test.users.iter().enumerate() {
+            let newest = all.events.of(user as usize).end - 1;
+            assert_eq!(split.test.targets_of(case), [all.events.item[newest]]);
+            assert_eq!(split.train.events.of(user as usize).len(), 39);
+        }
+        assert_eq!(Split::watching(&all, 3).unwrap().test.users, split.test.users);
+        assert_ne!(Split::watching(&all, 4).unwrap().test.users, split.test.users);
+        assert!(
+            Split::watching(&all.with_events(all.events.filter(|_, e| e < 4900)), 3).is_none(),
+            "too few"
+        );
+        assert!(Split::watching(&Snapshot { times: TimeQuality::None, ..all }, 3).is_none(), "no order");
     }
 
     #[test]

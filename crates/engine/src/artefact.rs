@@ -12,11 +12,13 @@
 //! seed and thread count give the same digest.
 
 use crate::error::EngineError;
+use crate::experiment::judge;
 use crate::recipe::{Origin, Recipe};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sommelier_core::{FitContext, Time, Vocab};
-use sommelier_data::{Snapshot, TimeQuality};
+use sommelier_data::{Snapshot, Split, TimeQuality};
+use sommelier_eval::EvalConfig;
 use sommelier_models::{Model, Weights};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -52,6 +54,9 @@ pub struct ArtefactInfo {
     pub users: usize,
     pub items: usize,
     pub events: u64,
+    /// People whose newest event it did not learn, but was judged by to know when to stop.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub watched: usize,
     /// Time of the newest event it was fitted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<Time>,
@@ -65,6 +70,11 @@ pub struct ArtefactInfo {
     pub files: BTreeMap<String, FileInfo>,
     /// blake3, in hexadecimal.
     pub digest: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,10 +94,14 @@ pub struct Trained {
     pub fit_seconds: f64,
     /// Kept in the artefact; set it before saving.
     pub metrics: Value,
+    watched: usize,
     origin: Origin,
 }
 
 /// Applies the recipe's filters, then fits its model on a pool of `ctx.threads` threads.
+///
+/// A model that learns in rounds does not learn the newest events of some people ([`Split::watching`]): how well it finds
+/// them says when it has learned enough. `training.patience = 0` has it learn everything, in all its rounds.
 pub fn train(recipe: &Recipe, snapshot: &Snapshot, ctx: &mut FitContext) -> Result<Trained, EngineError> {
     let snapshot = recipe.data.filters.apply(snapshot);
     let pool = rayon::ThreadPoolBuilder::new()
@@ -95,8 +109,14 @@ pub fn train(recipe: &Recipe, snapshot: &Snapshot, ctx: &mut FitContext) -> Resu
         .build()
         .map_err(|e| EngineError::Invalid(format!("cannot start {} threads: {e}", ctx.threads)))?;
     let start = Instant::now();
-    let model = pool.install(|| recipe.model.fit(&snapshot, ctx))?;
-    Ok(Trained::new(recipe, &snapshot, model, ctx, start.elapsed().as_secs_f64()))
+    let watched = recipe.model.is_watched().then(|| Split::watching(&snapshot, ctx.seed)).flatten();
+    let learnt = watched.as_ref().map_or(&snapshot, |split| &split.train);
+    ctx.validate = watched.as_ref().and_then(|split| judge(split, &EvalConfig::default(), ctx));
+    let model = pool.install(|| recipe.model.fit(learnt, ctx));
+    ctx.validate = None;
+    let mut trained = Trained::new(recipe, learnt, model?, ctx, start.elapsed().as_secs_f64());
+    trained.watched = watched.map_or(0, |split| split.test.cases());
+    Ok(trained)
 }
 
 impl Trained {
@@ -121,6 +141,7 @@ impl Trained {
             threads: ctx.threads,
             fit_seconds,
             metrics: Value::Null,
+            watched: 0,
             origin: Origin {
                 data: snapshot.name.clone(),
                 offset: snapshot.offset,
@@ -171,6 +192,7 @@ impl Trained {
             items: self.items.len(),
             events: self.origin.events,
             newest: self.origin.newest,
+            watched: self.watched,
             metrics: self.metrics.clone(),
             fit_seconds: self.fit_seconds,
             created: now,

@@ -413,6 +413,35 @@ fn the_same_fit_gives_the_same_digest() {
     }
 }
 
+#[test]
+fn a_model_that_learns_in_rounds_is_watched_while_it_trains() {
+    let dir = tempfile::tempdir().unwrap();
+    let space = open(dir.path(), EngineConfig::default());
+    let pairs: Vec<(String, String)> = (0..130)
+        .flat_map(|u| (0..40).map(move |i| (format!("u{u}"), format!("i{}", (u * 7 + i) % 60))))
+        .collect();
+    let refs: Vec<(&str, &str)> = pairs.iter().map(|(u, i)| (&**u, &**i)).collect();
+    let snapshot = sommelier_data::Snapshot::from_pairs("rounds", &refs);
+    let sasrec = ["dim=8", "blocks=1", "model.training.epochs=2"]
+        .iter()
+        .fold(Recipe::builtin("sasrec").unwrap(), |recipe, change| recipe.set(change).unwrap());
+    let run = |recipe: &Recipe| {
+        let info = space.train(recipe, &snapshot, &mut FitContext::quiet(7), json!(null)).unwrap();
+        let log = space.artefacts_dir().join(&info.name).join("training.jsonl");
+        (info.watched, info.events, std::fs::read_to_string(log).unwrap_or_default())
+    };
+    let (watched, events, log) = run(&sasrec);
+    assert_eq!((watched, events), (104, 5200 - 104));
+    assert_eq!(log.matches("\"validation\":").count(), 2, "{log}");
+    let (watched, events, log) = run(&sasrec.set("model.training.patience=0").unwrap());
+    assert_eq!((watched, events, log.contains("validation")), (0, 5200, false), "{log}");
+    assert_eq!(
+        run(&ease()),
+        (0, 5200, String::new()),
+        "nothing is taken from a model that has no use for it"
+    );
+}
+
 /// Writes the fixture of the present version: once, when a version is new.
 #[test]
 #[ignore = "makes tests/fixtures/v1; run by hand when the format gets a new version"]

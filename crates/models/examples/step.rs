@@ -2,13 +2,15 @@
 //!
 //! `step train CONFIG L DATA [STEPS] [BATCH]` with a model's config as TOML on one line, `;` for its line ends: a step of it;
 //! `step score L CONFIG`: answers for 256 people together and for one; `step adam`: lazy Adam on a million rows;
-//! `step grow CONFIG L EVENTS`: a whole epoch. DATA is `full` (every history has L + 1 events) or `short` (lengths as in
+//! `step grow CONFIG L EVENTS`: a whole epoch; `step products ROWS D`: what a softmax over all items cannot do without. DATA is `full` (every history has L + 1 events) or `short` (lengths as in
 //! bench/train/peers.py).
 
+use rayon::prelude::*;
 use sommelier_core::{Allowed, Cancel, FitContext, ItemIx, Progress, ResolvedQuery, Rng};
 use sommelier_data::Snapshot;
 use sommelier_data::snapshot::{Events, TimeQuality};
 use sommelier_models::{FitError, ModelConfig};
+use sommelier_nn::kernel::{self, Layout};
 use sommelier_nn::loss::Items;
 use sommelier_nn::op::Embed;
 use sommelier_nn::optim::{Optimiser, Rule};
@@ -199,6 +201,56 @@ fn adam() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The three products of a softmax over all items for so many rows, way back included, on two threads, and nothing around them:
+/// laid out as `loss/catalogue.rs` has them, in the same tiles.
+fn products(rows: usize, dim: usize) -> Result<(), Box<dyn Error>> {
+    const TILE: usize = 80;
+    const CHUNK: usize = 512;
+    const THREADS: usize = 2;
+    let mut rng = Rng::new(7);
+    let mut numbers = |n: usize| (0..n).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
+    let (h, e, e_turned, p) =
+        (numbers(rows * dim), numbers(ITEMS * dim), numbers(ITEMS * dim), numbers(TILE * CHUNK));
+    let share = |part: usize| rows * part / THREADS..rows * (part + 1) / THREADS;
+    let one = |part: usize, p: &mut [f32], dh: &mut [f32], de: &mut [f32]| {
+        for from in share(part).step_by(TILE) {
+            let rows = TILE.min(share(part).end - from);
+            let (h, at) = (&h[from * dim..(from + rows) * dim], Layout::rows_of(rows));
+            for first in (0..ITEMS).step_by(CHUNK) {
+                let items = CHUNK.min(ITEMS - first);
+                let (turned, d_at) = (at.transposed(), Layout::rows_of(dim));
+                let e = (&e[first * dim..], d_at.transposed());
+                let e_turned = (&e_turned[first..], Layout::rows_of(ITEMS).transposed());
+                // What is multiplied does not matter, only that the processor cannot know it.
+                kernel::gemm((rows, items, dim), 1e-3, (h, turned), e, 0.0, (p, turned));
+                kernel::gemm((rows, dim, items), 1.0, (p, turned), e_turned, 0.0, (dh, turned));
+                kernel::gemm((items, dim, rows), 1.0, (p, at), (h, d_at), 1.0, (&mut de[first * dim..], d_at));
+            }
+        }
+    };
+    let room = |_| (p.clone(), vec![0f32; TILE * dim], vec![0f32; ITEMS * dim]);
+    let mut rooms: Vec<_> = (0..THREADS).map(room).collect();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build()?;
+    let mut together = Vec::new();
+    for _ in 0..12 {
+        let start = Instant::now();
+        pool.install(|| {
+            rooms.par_iter_mut().enumerate().for_each(|(part, (p, dh, de))| one(part, p, dh, de));
+        });
+        together.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    // Half of the work, with the other processor idle: what two of them are worth.
+    let mut alone = Vec::new();
+    for _ in 0..12 {
+        let start = Instant::now();
+        let (p, dh, de) = &mut rooms[0];
+        one(0, p, dh, de);
+        alone.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    println!("{}", serde_json::json!({ "wall_ms": median(together).0, "half_alone_ms": median(alone).0 }));
+    Ok(())
+}
+
 /// One epoch over about as many events, and the memory it takes beside the data.
 fn grow(config: &str, longest: usize, events: usize) -> Result<(), Box<dyn Error>> {
     let mut config: toml::Table = toml::from_str(&config.replace(';', "\n"))?;
@@ -229,7 +281,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         Some("score") if args.len() >= 3 => score(number(1, 50)?, &args[2]),
         Some("adam") => adam(),
+        Some("products") if args.len() >= 3 => products(number(1, 6_400)?, number(2, 64)?),
         Some("grow") if args.len() >= 4 => grow(&args[1], number(2, 50)?, number(3, 100_000)?),
-        _ => Err("usage: step train CONFIG L full|short [STEPS] [BATCH] | score L CONFIG | adam | grow CONFIG L EVENTS".into()),
+        _ => Err("usage: step train CONFIG L full|short [STEPS] [BATCH] | score L CONFIG | adam | products ROWS D | grow CONFIG L EVENTS".into()),
     }
 }

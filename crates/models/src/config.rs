@@ -58,6 +58,27 @@ macro_rules! models {
     };
 }
 
+impl ModelConfig {
+    /// Whether it learns in rounds, and ends when it is told that it gets no better.
+    pub fn is_watched(&self) -> bool {
+        let training = match self {
+            ModelConfig::Sasrec(config) => &config.training,
+            ModelConfig::Gru4rec(config) => &config.training,
+            ModelConfig::Bert4rec(config) => &config.training,
+            ModelConfig::Hstu(config) => &config.training,
+            ModelConfig::Tisasrec(config) => &config.training,
+            ModelConfig::Cape(config) => &config.training,
+            ModelConfig::Mamba(config) => &config.training,
+            ModelConfig::Comirec(config) => &config.training,
+            ModelConfig::Hcn(config) => &config.training,
+            ModelConfig::AdaRetrieval(config) => config.backbone.training(),
+            ModelConfig::Blend(config) => return config.members.iter().any(|m| m.model.is_watched()),
+            _ => return false,
+        };
+        training.patience > 0
+    }
+}
+
 models! {
     Popularity(PopularityConfig) = "popularity",
     ItemKnn(ItemKnnConfig) = "item_knn",
@@ -101,5 +122,19 @@ mod tests {
             assert!(toml::from_str::<ModelConfig>(&format!("kind = '{kind}'\nno_such_key = 1")).is_err());
         }
         assert!(ModelConfig::default_of("no_such_kind").is_none());
+    }
+
+    #[test]
+    fn whatever_has_patience_is_watched() {
+        for kind in ModelConfig::KINDS {
+            let config = ModelConfig::default_of(kind).unwrap();
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(config.is_watched(), text.contains("\npatience = 5\n"), "{text}");
+        }
+        let tireless = toml::from_str::<ModelConfig>("kind = 'sasrec'\ntraining = { patience = 0 }").unwrap();
+        assert!(!tireless.is_watched());
+        let blend =
+            "kind = 'blend'\nmembers = [{ model = { kind = 'ease' } }, { model = { kind = 'hstu' } }]";
+        assert!(toml::from_str::<ModelConfig>(blend).unwrap().is_watched());
     }
 }

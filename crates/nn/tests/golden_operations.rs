@@ -283,7 +283,7 @@ fn catalogue_softmax() {
         let right = Arc::new((0..n as u32).map(|r| 7 * r % count as u32).collect());
         let inputs = [("h", 1, n, d, 1.0), ("items", 2, count, d, 1.0)];
         check_items(&format!("catalogue softmax{more}"), &inputs, |tape, v, items| {
-            tape.catalogue_softmax(v[0], items, &right, factor, 0.25)
+            tape.catalogue_softmax(v[0], items, &right, &[], factor, 0.25)
         });
     }
 }

@@ -73,7 +73,11 @@ pub fn run(global: &Global, args: &TrainArgs) -> Result<()> {
         let info =
             ui::on_pool(global, || space.train(recipe, &snapshot, &mut context, serde_json::Value::Null))?
                 .with_context(|| format!("recipe {}", recipe.name))?;
-        ui::say(global, format!("{}: fitted in {:.1} s", info.name, info.fit_seconds));
+        let watched = match info.watched {
+            0 => String::new(),
+            n => format!(", judged by the newest event of {n} people, which it did not learn"),
+        };
+        ui::say(global, format!("{}: fitted in {:.1} s{watched}", info.name, info.fit_seconds));
         made.push(info);
     }
     if args.publish

@@ -85,7 +85,7 @@ macro_rules! backbones {
             fn sequence(&self) -> &SequenceConfig {
                 match self { $(Backbone::$variant(config) => config.sequence(),)* }
             }
-            fn training(&self) -> &Settings {
+            pub(crate) fn training(&self) -> &Settings {
                 match self { $(Backbone::$variant(config) => config.training(),)* }
             }
             fn check(&self) -> Result<(), FitError> {

@@ -91,28 +91,40 @@ pub(super) struct Objective {
     cumulative: Vec<f64>,
     /// Logarithm of how often each item is expected among the drawn.
     log_q: Option<Vec<f32>>,
+    /// Items that are never compared with a right one.
+    absent: Vec<u32>,
 }
 
 impl Objective {
-    /// `counts`: how often each item occurs.
+    /// `counts`: how often each item occurs. Where items are known by what they are, one that nobody took is not compared:
+    /// that it was not taken says nothing of it, and would be learned of all that are like it.
     pub fn new(config: &SequenceConfig, counts: &[u64]) -> Objective {
-        let (mut cumulative, mut log_q) = (Vec::new(), None);
-        if let Loss::Sampled { negatives, power, corrected, .. } = config.loss {
-            if power > 0.0 {
-                let mut sum = 0.0;
-                cumulative.extend(counts.iter().map(|&c| {
-                    sum += (c as f64).powf(power);
-                    sum
-                }));
-            }
-            if corrected {
-                let total = cumulative.last().copied().unwrap_or(counts.len() as f64);
-                let share = |c: &u64| if power > 0.0 { (*c as f64).powf(power) } else { 1.0 } / total;
-                // An item that is never drawn needs no correction.
-                let log = |c: &u64| (share(c) * negatives as f64).max(f64::MIN_POSITIVE).ln() as f32;
-                log_q = Some(counts.iter().map(log).collect());
-            }
+        let known_by_content = config.content.is_some();
+        let power = match config.loss {
+            Loss::Sampled { power, .. } => power,
+            _ => 0.0,
+        };
+        let weight = |c: u64| match c {
+            0 if known_by_content || power > 0.0 => 0.0,
+            _ => (c as f64).powf(power),
+        };
+        let mut cumulative = Vec::new();
+        if known_by_content || power > 0.0 {
+            let mut sum = 0.0;
+            cumulative.extend(counts.iter().map(|&c| {
+                sum += weight(c);
+                sum
+            }));
         }
+        let mut log_q = None;
+        if let Loss::Sampled { negatives, corrected: true, .. } = config.loss {
+            let total = cumulative.last().copied().unwrap_or(counts.len() as f64);
+            // An item that is never drawn needs no correction.
+            let log = |&c: &u64| (weight(c) / total * negatives as f64).max(f64::MIN_POSITIVE).ln() as f32;
+            log_q = Some(counts.iter().map(log).collect());
+        }
+        let untaken = (0..counts.len() as u32).filter(|&i| counts[i as usize] == 0);
+        let absent = if known_by_content { untaken.collect() } else { Vec::new() };
         Objective {
             loss: config.loss.clone(),
             similarity: config.similarity,
@@ -120,6 +132,7 @@ impl Objective {
             items: counts.len(),
             cumulative,
             log_q,
+            absent,
         }
     }
 
@@ -176,7 +189,9 @@ impl Objective {
         }
         let n = right.len();
         let drawn = match self.loss {
-            Loss::Softmax => return tape.catalogue_softmax(vectors, items, right, self.factor, scale),
+            Loss::Softmax => {
+                return tape.catalogue_softmax(vectors, items, right, &self.absent, self.factor, scale);
+            }
             Loss::Sampled { negatives, each: false, .. } => Drawn::Shared(self.draw_many(negatives, rng)),
             Loss::Sampled { negatives, each: true, .. }
             | Loss::Bce { negatives }
@@ -187,11 +202,40 @@ impl Objective {
         match self.loss {
             Loss::Bce { .. } => tape.binary_cross_entropy(scores, scale),
             Loss::Gbce { negatives, t } => {
-                let rate = negatives as f32 / (self.items.max(2) - 1) as f32;
+                let others = (self.items - self.absent.len()).max(2) - 1;
+                let rate = negatives as f32 / others as f32;
                 tape.gbce(scores, gbce_beta(rate.min(1.0), t), scale)
             }
             Loss::Bpr { .. } => tape.bpr(scores, scale),
             Loss::Softmax | Loss::Sampled { .. } => tape.sampled_softmax(scores, None, scale),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Content;
+    use super::*;
+
+    #[test]
+    fn items_known_by_content_are_compared_only_where_somebody_took_them() {
+        let content = Some(Content { property: "text".into(), ids: false });
+        let counts = [3, 0, 5, 0, 0, 1];
+        for power in [0.0, 0.5] {
+            let loss = Loss::Sampled { negatives: 4, each: false, power, corrected: true };
+            let of = |content| {
+                let config = SequenceConfig { loss: loss.clone(), content, ..SequenceConfig::default() };
+                Objective::new(&config, &counts)
+            };
+            let (by_content, by_id) = (of(content.clone()), of(None));
+            assert_eq!((&by_content.absent[..], &by_id.absent[..]), (&[1, 3, 4][..], &[][..]));
+            let drawn = by_content.draw_many(400, &mut Rng::new(1));
+            let mut seen: Vec<u32> = drawn.to_vec();
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!(seen, [0, 2, 5]);
+            let shares: f32 = [0, 2, 5].iter().map(|&i| by_content.log_q.as_ref().unwrap()[i].exp()).sum();
+            assert!((shares - 4.0).abs() < 1e-4, "four are drawn a step: {shares}");
         }
     }
 }

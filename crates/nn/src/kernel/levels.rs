@@ -69,9 +69,12 @@ const KERNELS: &[(&str, Run)] = &[
     ("drop_out", |n, rng| changed(n, rng, |x| drop_out(x, Dropout::new(0.3, 5), 70))),
     ("activate", |n, rng| ACTIVATIONS.iter().flat_map(|&f| changed(n, rng, |z| activate(z, f))).collect()),
     ("bias_activate", |n, rng| {
-        let (bias, mut before) = (normal(rng, n + 1), vec![0.0; 3 * (n + 1)]);
-        let with = |f| changed(3 * (n + 1), rng, |z| bias_activate(z, &bias, &mut before, f));
-        [ACTIVATIONS.map(with).concat(), before].concat()
+        let (bias, mut slope) = (normal(rng, n + 1), vec![0.0; 3 * (n + 1)]);
+        let with = |f| {
+            let y = changed(3 * (n + 1), rng, |z| bias_activate(z, &bias, &mut slope, f));
+            [y, slope.clone()].concat()
+        };
+        ACTIVATIONS.map(with).concat()
     }),
     ("scaled_silu", |n, rng| changed(n, rng, |z| scaled_silu(z, 0.3))),
     ("scaled_silu_and_slope", |n, rng| {

@@ -88,8 +88,8 @@ dispatched! {
 }
 
 dispatched! {
-    /// Each row of z ← f(row + bias); with `before` as long as z, what f was taken of goes there. The bias is not empty.
-    bias_activate = bias_activate_body(z: &mut [f32], bias: &[f32], before: &mut [f32], f: Activation)
+    /// Each row of z ← f(row + bias); with `slope` as long as z, f′ of the same goes there. The bias is not empty.
+    bias_activate = bias_activate_body(z: &mut [f32], bias: &[f32], slope: &mut [f32], f: Activation)
 }
 
 dispatched! {
@@ -389,15 +389,33 @@ fn activate_body<const FMA: bool>(z: &mut [f32], f: Activation) {
 }
 
 #[inline(always)]
-fn bias_activate_body<const FMA: bool>(z: &mut [f32], bias: &[f32], before: &mut [f32], f: Activation) {
+fn bias_activate_body<const FMA: bool>(z: &mut [f32], bias: &[f32], slope: &mut [f32], f: Activation) {
     let width = bias.len();
     for (r, row) in z.chunks_exact_mut(width).enumerate() {
         row.iter_mut().zip(bias).for_each(|(z, b)| *z += b);
-        if let Some(before) = before.get_mut(r * width..(r + 1) * width) {
-            before.copy_from_slice(row);
+        match slope.get_mut(r * width..(r + 1) * width) {
+            Some(slope) => activate_with_slope::<FMA>(row, slope, f),
+            None => activate_body::<FMA>(row, f),
         }
-        activate_body::<FMA>(row, f);
     }
+}
+
+/// Both at once share their exponential.
+#[inline(always)]
+fn activate_with_slope<const FMA: bool>(z: &mut [f32], slope: &mut [f32], f: Activation) {
+    macro_rules! each {
+        ($($f:ident)*) => {
+            match f {
+                $(Activation::$f => {
+                    for (z, slope) in z.iter_mut().zip(slope) {
+                        (*z, *slope) =
+                            (activate1::<FMA>(*z, Activation::$f), slope1::<FMA>(*z, Activation::$f));
+                    }
+                })*
+            }
+        };
+    }
+    each!(Identity Relu Gelu Silu Sigmoid Tanh);
 }
 
 #[inline(always)]

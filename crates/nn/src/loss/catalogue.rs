@@ -49,12 +49,13 @@ const ROWS: [usize; 2] = [32, 128];
 const ITEMS: usize = 1 << 9;
 
 impl Tape<'_> {
-    /// See `loss/catalogue.rs`. Slots of a table that are free take no part.
+    /// See `loss/catalogue.rs`. Rows of E in `absent`, ascending, take no part, nor do slots of a table that are free.
     pub fn catalogue_softmax(
         &mut self,
         h: Var,
         items: Items,
         right: &Arc<Vec<u32>>,
+        absent: &[u32],
         factor: f32,
         scale: f32,
     ) -> Var {
@@ -79,13 +80,13 @@ impl Tape<'_> {
         let mut loss = 0f64;
         {
             let values = self.values();
-            let free = match items {
-                Items::Table(id) => values.params().table(id).free_slots(),
-                Items::Matrix(_) => Vec::new(),
-            };
-            let h = values.data(h);
-            let job =
-                Job { h, e: items.data(&values), right, d, count, free: &free, factor, step: factor * scale };
+            let mut absent = absent.to_vec();
+            if let Items::Table(id) = items {
+                absent.extend(values.params().table(id).free_slots());
+                absent.sort_unstable();
+            }
+            let (h, e, step) = (values.data(h), items.data(&values), factor * scale);
+            let job = Job { h, e, right, d, count, absent: &absent, factor, step };
             if n > 0 && d > 0 {
                 job.turn(rows, &mut turned);
                 let out = Out { dh: &mut dh, de: &mut de, e_turned: &mut e_turned, stride };
@@ -108,7 +109,8 @@ struct Job<'a> {
     right: &'a [u32],
     d: usize,
     count: usize,
-    free: &'a [u32],
+    /// Rows of E that take no part, ascending.
+    absent: &'a [u32],
     factor: f32,
     /// Factor of every gradient.
     step: f32,
@@ -166,9 +168,9 @@ impl Job<'_> {
         let at = Layout::rows_of(rows).transposed();
         let e = (&self.e[self.of(items)], Layout::rows_of(self.d).transposed());
         kernel::gemm((rows, items.len(), self.d), self.factor, (h, at), e, 0.0, (into, at));
-        let begin = self.free.partition_point(|&s| (s as usize) < items.start);
-        for &slot in self.free[begin..].iter().take_while(|&&s| (s as usize) < items.end) {
-            into[(slot as usize - items.start) * rows..][..rows].fill(f32::NEG_INFINITY);
+        let begin = self.absent.partition_point(|&s| (s as usize) < items.start);
+        for &row in self.absent[begin..].iter().take_while(|&&s| (s as usize) < items.end) {
+            into[(row as usize - items.start) * rows..][..rows].fill(f32::NEG_INFINITY);
         }
     }
 
@@ -393,7 +395,7 @@ mod tests {
         for (n, d, count) in [(0, 2, 3), (1, 1, 1), (5, 4, 7), (140, 3, 2100)] {
             let right = Arc::new((0..n as u32).map(|r| (r * 13) % count as u32).collect::<Vec<u32>>());
             let build = |tape: &mut Tape, v: &[Var]| {
-                tape.catalogue_softmax(v[0], Items::Matrix(v[1]), &right, 1.5, 0.3)
+                tape.catalogue_softmax(v[0], Items::Matrix(v[1]), &right, &[], 1.5, 0.3)
             };
             check(&[(n, d), (count, d)], 8, build, |v| plain(v, &right, 1.5, 0.3));
         }
@@ -406,7 +408,7 @@ mod tests {
         let mut numbers = |n: usize| (0..n).map(|_| 3.0 * rng.normal() as f32).collect::<Vec<f32>>();
         let (h, e) = (numbers(n * d), numbers(count * d));
         let right: Vec<u32> = (0..n as u32).map(|r| r * 271).collect();
-        let job = Job { h: &h, e: &e, right: &right, d, count, free: &[3, 1030], factor: 0.9, step: 0.2 };
+        let job = Job { h: &h, e: &e, right: &right, d, count, absent: &[3, 1030], factor: 0.9, step: 0.2 };
         let run = |whole: bool| {
             let (mut dh, mut de) = (vec![0f32; n * d], vec![0f32; count * d]);
             let (mut tile, mut turned) = (vec![0f32; 4 * count], vec![0f32; n * d]);
@@ -415,13 +417,42 @@ mod tests {
             let work = Work { rows: 4, turned: &turned, tile: &mut tile };
             let out = Some(Out { dh: &mut dh, de: &mut de, e_turned: &mut e_turned, stride });
             let loss = if whole { job.whole(work, out) } else { job.twice(work, out) };
-            assert!(de[3 * d..4 * d].iter().all(|g| *g == 0.0), "a free slot learns nothing");
+            assert!(de[3 * d..4 * d].iter().all(|g| *g == 0.0), "an absent item learns nothing");
             (loss, dh, de)
         };
         let (a, b) = (run(true), run(false));
         assert!((a.0 - b.0).abs() < 1e-4 * a.0, "{} {}", a.0, b.0);
         for (x, y) in a.1.iter().chain(&a.2).zip(b.1.iter().chain(&b.2)) {
             assert!((x - y).abs() < 1e-5, "{x} {y}");
+        }
+    }
+
+    #[test]
+    fn absent_items_might_as_well_not_be_there() {
+        let (n, d, count) = (4, 3, 5);
+        let all: Vec<f32> = (0..count * d).map(|i| (i as f32 * 0.7).sin()).collect();
+        let run = |present: &[usize], absent: &[u32], right: Vec<u32>| {
+            let mut params = Params::new(1);
+            let h = params.add("h", n, d, Init::Normal(1.0));
+            let e = params.add("e", present.len(), d, Init::Zeros);
+            params.get_mut(e).value =
+                present.iter().flat_map(|&i| all[i * d..(i + 1) * d].to_vec()).collect();
+            let mut grads = ParamGrads::default();
+            grads.clear(&params);
+            let mut tape = Tape::training(&params, Rng::new(1), Workspace::default());
+            let items = Items::Matrix(e.into());
+            let loss = tape.catalogue_softmax(h.into(), items, &Arc::new(right), absent, 1.0, 1.0);
+            let value = tape.data(loss)[0];
+            tape.backward(loss, &mut grads);
+            (value, grads.dense(h).unwrap().to_vec(), grads.dense(e).unwrap().to_vec())
+        };
+        let with = run(&[0, 1, 2, 3, 4], &[1, 3], vec![0, 2, 4, 2]);
+        let without = run(&[0, 2, 4], &[], vec![0, 1, 2, 1]);
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!((with.0 - without.0).abs() < 1e-5 && near(&with.1, &without.1), "{with:?} {without:?}");
+        for (row, same) in [(0, Some(0)), (1, None), (2, Some(1)), (3, None), (4, Some(2))] {
+            let expected = same.map_or(vec![0.0; d], |s: usize| without.2[s * d..(s + 1) * d].to_vec());
+            assert!(near(&with.2[row * d..(row + 1) * d], &expected), "row {row}");
         }
     }
 
@@ -435,7 +466,7 @@ mod tests {
         let mut grads = ParamGrads::default();
         grads.clear(&params);
         let mut tape = Tape::training(&params, Rng::new(1), Workspace::default());
-        let loss = tape.catalogue_softmax(h.into(), Items::Table(table), &right, 1.0, 1.0);
+        let loss = tape.catalogue_softmax(h.into(), Items::Table(table), &right, &[], 1.0, 1.0);
         tape.backward(loss, &mut grads);
         let mut twin = Params::new(1);
         let h2 = twin.add("h", 4, 3, Init::Normal(1.0));
@@ -444,7 +475,7 @@ mod tests {
         let mut twin_grads = ParamGrads::default();
         twin_grads.clear(&twin);
         let mut tape = Tape::training(&twin, Rng::new(1), Workspace::default());
-        let loss = tape.catalogue_softmax(h2.into(), Items::Matrix(e2.into()), &right, 1.0, 1.0);
+        let loss = tape.catalogue_softmax(h2.into(), Items::Matrix(e2.into()), &right, &[], 1.0, 1.0);
         tape.backward(loss, &mut twin_grads);
         assert_eq!(grads.table(table).all(), twin_grads.dense(e2));
         assert_eq!(grads.dense(h), twin_grads.dense(h2));
@@ -456,7 +487,8 @@ mod tests {
         let h = params.add("h", 1, 2, Init::Constant(f32::NAN));
         let e = params.add("e", 3, 2, Init::Ones);
         let mut tape = Tape::answering(&params, Workspace::default());
-        let loss = tape.catalogue_softmax(h.into(), Items::Matrix(e.into()), &Arc::new(vec![0]), 1.0, 1.0);
+        let loss =
+            tape.catalogue_softmax(h.into(), Items::Matrix(e.into()), &Arc::new(vec![0]), &[], 1.0, 1.0);
         assert!(tape.data(loss)[0].is_nan());
     }
 }

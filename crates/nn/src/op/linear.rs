@@ -4,7 +4,7 @@
 //!
 //! Shapes: x (n × in), W (out × in), b (1 × out), r and y (n × out). b and r may be absent.
 //! Way back: g = f′(z) · drop(dy) with z = x Wᵀ + b; dr = dy, dx = g W, dW = gᵀ x, db = Σ rows of g.
-//! Cost: 2 · n · in · out forwards, twice that backwards. z is remembered only where f is neither the identity nor ReLU.
+//! Cost: 2 · n · in · out forwards, twice that backwards. f′(z) is remembered only where f is neither the identity nor ReLU.
 
 use crate::kernel::{self, Activation, Dropout, Layout};
 use crate::tape::{Backward, Grads, Tape, Tensor, Values, Var};
@@ -35,11 +35,12 @@ impl Tape<'_> {
         let told = with.activation == Activation::Relu && with.residual.is_none();
         let keep = wanted && with.activation != Activation::Identity && !told;
         let mut y = self.take(n * outer);
-        let mut z = if keep { self.take(n * outer) } else { Vec::new() };
+        let mut slope = if keep { self.take(n * outer) } else { Vec::new() };
+        let none = vec![0f32; outer];
         {
             let values = self.values();
             let (x, w) = (values.data(x), values.data(weight));
-            let bias = with.bias.map(|b| values.data(b));
+            let bias = with.bias.map_or(&none[..], |b| values.data(b));
             let residual = with.residual.map(|r| values.data(r));
             for from in (0..n).step_by(TILE) {
                 let rows = TILE.min(n - from);
@@ -49,12 +50,9 @@ impl Tape<'_> {
                 let x = &x[from * inner..(from + rows) * inner];
                 let shape = (rows, outer, inner);
                 kernel::gemm(shape, 1.0, (x, x_at), (w, w_at), 0.0, (tile, Layout::rows_of(outer)));
-                let before = if keep { &mut z[range.clone()] } else { &mut [] };
-                if let Some(bias) = bias.filter(|b| !b.is_empty()) {
-                    kernel::bias_activate(tile, bias, before, with.activation);
-                } else {
-                    before.copy_from_slice(if keep { tile } else { &[] });
-                    kernel::activate(tile, with.activation);
+                if !bias.is_empty() {
+                    let slope = if keep { &mut slope[range.clone()] } else { &mut [] };
+                    kernel::bias_activate(tile, bias, slope, with.activation);
                 }
                 if let Some(drop) = drop {
                     kernel::drop_out(tile, drop, range.start as u32);
@@ -64,7 +62,7 @@ impl Tape<'_> {
                 }
             }
         }
-        let way_back = || Box::new(Way { x, weight, with, drop, z }) as Box<dyn Backward>;
+        let way_back = || Box::new(Way { x, weight, with, drop, slope }) as Box<dyn Backward>;
         self.push(Tensor::new(n, outer, y), wanted, way_back)
     }
 }
@@ -74,7 +72,8 @@ struct Way {
     weight: Var,
     with: Linear,
     drop: Option<Dropout>,
-    z: Vec<f32>,
+    /// f′(z), where it is remembered.
+    slope: Vec<f32>,
 }
 
 impl Backward for Way {
@@ -86,7 +85,6 @@ impl Backward for Way {
         {
             grads.add(residual, dy);
         }
-        let z = if self.z.is_empty() { &y.data } else { &self.z };
         let (g_at, x_at) = (Layout::rows_of(outer), Layout::rows_of(inner));
         let (x, w) = (values.data(self.x), values.data(self.weight));
         let wanted = [self.weight, self.x].map(|var| grads.wants(var));
@@ -98,7 +96,10 @@ impl Backward for Way {
             if let Some(drop) = self.drop {
                 kernel::drop_out(dy, drop, range.start as u32);
             }
-            kernel::deactivate(dy, &z[range], self.with.activation);
+            match self.slope.get(range.clone()) {
+                Some(slope) => kernel::multiply_by(slope, dy),
+                None => kernel::deactivate(dy, &y.data[range], self.with.activation),
+            }
             if let Some(bias) = self.with.bias {
                 super::row_sums(dy, outer, grads.sum(bias));
             }
@@ -112,7 +113,7 @@ impl Backward for Way {
                 kernel::gemm((rows, inner, outer), 1.0, (dy, g_at), (w, x_at), beta, into);
             }
         }
-        grads.workspace.give(self.z);
+        grads.workspace.give(self.slope);
     }
 }
 

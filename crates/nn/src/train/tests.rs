@@ -54,7 +54,7 @@ impl Learner for Toy {
         let scale = if self.poison == Some(self.epoch) { f32::NAN } else { (1.0 + noise) / 4.0 };
         let eye = (0..16).map(|i| f32::from(u8::from(i / 4 == i % 4))).collect();
         let classes = tape.constant(crate::Tensor::new(4, 4, eye));
-        tape.catalogue_softmax(h, Items::Matrix(classes), &right, 1.0, scale)
+        tape.catalogue_softmax(h, Items::Matrix(classes), &right, &[], 1.0, scale)
     }
 
     fn validate(&self, _: &Params) -> Result<Option<f64>, Stopped> {
