@@ -9,10 +9,11 @@ const WALLS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("data", &["core"]),
     ("nn", &["core"]),
+    ("encode", &["core", "nn"]),
     ("index", &["core", "nn"]),
     ("models", &["core", "data", "nn", "index"]),
     ("eval", &["core", "data"]),
-    ("engine", &["core", "data", "nn", "models", "eval", "index"]),
+    ("engine", &["core", "data", "nn", "encode", "models", "eval", "index"]),
     ("server", &["core", "data", "engine"]),
     ("cli", &["core", "data", "models", "eval", "engine", "server"]),
 ];

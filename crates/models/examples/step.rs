@@ -224,7 +224,14 @@ fn products(rows: usize, dim: usize) -> Result<(), Box<dyn Error>> {
                 // What is multiplied does not matter, only that the processor cannot know it.
                 kernel::gemm((rows, items, dim), 1e-3, (h, turned), e, 0.0, (p, turned));
                 kernel::gemm((rows, dim, items), 1.0, (p, turned), e_turned, 0.0, (dh, turned));
-                kernel::gemm((items, dim, rows), 1.0, (p, at), (h, d_at), 1.0, (&mut de[first * dim..], d_at));
+                kernel::gemm(
+                    (items, dim, rows),
+                    1.0,
+                    (p, at),
+                    (h, d_at),
+                    1.0,
+                    (&mut de[first * dim..], d_at),
+                );
             }
         }
     };
