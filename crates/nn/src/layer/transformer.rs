@@ -43,30 +43,30 @@ pub struct TransformerConfig {
 /// The stack with its parameters.
 #[derive(Debug, Clone)]
 pub struct Transformer {
-    config: TransformerConfig,
-    blocks: Vec<Block>,
-    last_norm: Option<Norm>,
+    pub(super) config: TransformerConfig,
+    pub(super) blocks: Vec<Block>,
+    pub(super) last_norm: Option<Norm>,
 }
 
 #[derive(Debug, Clone)]
-struct Block {
-    norms: [Norm; 2],
-    qkv: Dense,
-    out: Dense,
-    wide: Dense,
-    narrow: Dense,
+pub(super) struct Block {
+    pub norms: [Norm; 2],
+    pub qkv: Dense,
+    pub out: Dense,
+    pub wide: Dense,
+    pub narrow: Dense,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Norm {
-    gain: ParamId,
-    bias: ParamId,
+pub(super) struct Norm {
+    pub gain: ParamId,
+    pub bias: ParamId,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Dense {
-    weight: ParamId,
-    bias: ParamId,
+pub(super) struct Dense {
+    pub weight: ParamId,
+    pub bias: ParamId,
 }
 
 fn norm(params: &mut Params, name: &str, dim: usize) -> Norm {
