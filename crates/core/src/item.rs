@@ -4,6 +4,9 @@ use crate::Time;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Property under which an item's codes (semantic ID) are handed to models, by whoever makes them.
+pub const CODES: &str = "$codes";
+
 /// One revision of an item. `PUT` replaces it whole, `PATCH` merges properties.
 ///
 /// Properties are free JSON. By convention the demo, search and explanations read `title` (text),

@@ -118,6 +118,10 @@ pub struct Snapshot {
     pub item_info: Arc<Vec<Option<Item>>>,
     /// Same length as `users`.
     pub user_info: Arc<Vec<Option<User>>>,
+    /// Vectors that were made of items, by name; see [`Snapshot::item_vectors`].
+    pub vectors: Arc<BTreeMap<String, Arc<ItemVectors>>>,
+    /// Short codes that were made of items' vectors.
+    pub codes: Option<Arc<ItemCodes>>,
     /// The split the files came with (`u1.base`/`u1.test`, `train.txt`/`test.txt`), if any.
     pub given: Option<Arc<Given>>,
     /// What is ranked for each user beside the items to find, where the files fix that; empty where they do not.
@@ -145,9 +149,43 @@ pub struct ItemVectors {
     pub known: usize,
 }
 
+/// The codes (semantic ID) of each item that has some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemCodes {
+    /// How many codes there are at each level.
+    pub sizes: Vec<u32>,
+    /// Items × levels; zeros where there are none.
+    pub rows: Vec<u32>,
+    /// Whether the item has codes.
+    pub known: Vec<bool>,
+}
+
 impl Snapshot {
-    /// The vectors that items have as a property; an error in words where there are none, or not all have as many numbers.
-    pub fn item_vectors(&self, property: &str) -> Result<ItemVectors, String> {
+    /// What a fit on this snapshot depends on, in words: its name, its sizes and a digest of events, codes and `further` numbers.
+    pub fn identity<'a>(&self, further: impl IntoIterator<Item = &'a f32>) -> String {
+        let e = &self.events;
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut add = |n: u64| hash = (hash ^ n).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
+        e.ptr.iter().for_each(|&p| add(p as u64));
+        e.item.iter().for_each(|&i| add(u64::from(i)));
+        e.weight.iter().for_each(|w| add(u64::from(w.to_bits())));
+        e.at.iter().for_each(|&t| add(t as u64));
+        self.codes.iter().flat_map(|codes| &codes.rows).for_each(|&k| add(u64::from(k)));
+        further.into_iter().for_each(|v| add(u64::from(v.to_bits())));
+        let (users, items) = (self.users.len(), self.items.len());
+        format!("data {}: {users} users, {items} items, {} events, {hash:016x}", self.name, e.len())
+    }
+
+    /// The vectors of items by this name: made of them, or a property that they came with. An error in words where there are
+    /// none, or not all have as many numbers.
+    pub fn item_vectors(&self, property: &str) -> Result<Arc<ItemVectors>, String> {
+        match self.vectors.get(property) {
+            Some(made) => Ok(Arc::clone(made)),
+            None => self.given_vectors(property).map(Arc::new),
+        }
+    }
+
+    fn given_vectors(&self, property: &str) -> Result<ItemVectors, String> {
         let mut found: Option<(&str, ItemVectors)> = None;
         for (i, info) in self.item_info.iter().enumerate() {
             let Some(vector) = info.as_ref().and_then(|item| item.vector(property)) else { continue };
@@ -246,6 +284,8 @@ impl Snapshot {
             offset,
             item_info: Arc::new(vec![None; items.len()]),
             user_info: Arc::new(vec![None; users.len()]),
+            vectors: Arc::default(),
+            codes: None,
             users: Arc::new(users),
             items: Arc::new(items),
             kinds: Arc::new(kinds),
@@ -304,7 +344,7 @@ mod tests {
         let one = described(1, serde_json::json!([1, 2.5]));
         s.item_info = Arc::new(vec![None, one.clone(), described(2, serde_json::json!(["no"]))]);
         let vectors = s.item_vectors("text").unwrap();
-        assert_eq!(vectors, ItemVectors { dim: 2, rows: vec![0.0, 0.0, 1.0, 2.5, 0.0, 0.0], known: 1 });
+        assert_eq!(*vectors, ItemVectors { dim: 2, rows: vec![0.0, 0.0, 1.0, 2.5, 0.0, 0.0], known: 1 });
         assert!(s.item_vectors("image").unwrap_err().ends_with("among them: text"));
         s.item_info = Arc::new(vec![None, one, described(2, serde_json::json!([1, 2, 3]))]);
         let error = s.item_vectors("text").unwrap_err();

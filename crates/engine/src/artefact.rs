@@ -6,6 +6,7 @@
 //!   items.vocab           item ids in the model's order
 //!   users.vocab           user ids in the model's order
 //!   weights.safetensors   the model's arrays
+//!   encode.safetensors    what makes vectors and codes of items, where the recipe has that
 //! ```
 //!
 //! The digest covers recipe, seed, origin and the other files, not times or machine: the same snapshot, recipe,
@@ -13,11 +14,13 @@
 
 use crate::error::EngineError;
 use crate::experiment::judge;
+use crate::prepare::{Prepared, prepare};
 use crate::recipe::{Origin, Recipe};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sommelier_core::{FitContext, Time, Vocab};
 use sommelier_data::{Snapshot, Split, TimeQuality};
+use sommelier_encode::tokenise::Quality;
 use sommelier_eval::EvalConfig;
 use sommelier_models::{Model, Weights};
 use std::collections::BTreeMap;
@@ -34,6 +37,7 @@ const MANIFEST: &str = "artefact.json";
 const ITEMS: &str = "items.vocab";
 const USERS: &str = "users.vocab";
 const WEIGHTS: &str = "weights.safetensors";
+const PREPARED: &str = "encode.safetensors";
 const VOCAB_MAGIC: &[u8; 8] = b"SMVOCAB1";
 
 /// What `artefact.json` says.
@@ -60,6 +64,9 @@ pub struct ArtefactInfo {
     /// Time of the newest event it was fitted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<Time>,
+    /// How good the codes of items are, before any model learned from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codes: Option<Quality>,
     /// What evaluation measured, in the form of `evaluate --json`; null where nothing was measured.
     #[serde(default)]
     pub metrics: Value,
@@ -87,6 +94,7 @@ pub struct FileInfo {
 pub struct Trained {
     pub recipe: Recipe,
     pub model: Box<dyn Model>,
+    prepared: Prepared,
     pub items: Arc<Vocab>,
     pub users: Arc<Vocab>,
     pub seed: u64,
@@ -112,9 +120,13 @@ pub fn train(recipe: &Recipe, snapshot: &Snapshot, ctx: &mut FitContext) -> Resu
     let watched = recipe.model.is_watched().then(|| Split::watching(&snapshot, ctx.seed)).flatten();
     let learnt = watched.as_ref().map_or(&snapshot, |split| &split.train);
     ctx.validate = watched.as_ref().and_then(|split| judge(split, &EvalConfig::default(), ctx));
-    let model = pool.install(|| recipe.model.fit(learnt, ctx));
+    let fitted = pool.install(|| {
+        let (learnt, prepared) = prepare(recipe, learnt, ctx)?;
+        Ok::<_, EngineError>((recipe.model.fit(&learnt, ctx)?, prepared))
+    });
     ctx.validate = None;
-    let mut trained = Trained::new(recipe, learnt, model?, ctx, start.elapsed().as_secs_f64());
+    let (model, prepared) = fitted?;
+    let mut trained = Trained::new(recipe, learnt, (model, prepared), ctx, start.elapsed().as_secs_f64());
     trained.watched = watched.map_or(0, |split| split.test.cases());
     Ok(trained)
 }
@@ -124,7 +136,7 @@ impl Trained {
     pub fn new(
         recipe: &Recipe,
         snapshot: &Snapshot,
-        model: Box<dyn Model>,
+        (model, prepared): (Box<dyn Model>, Prepared),
         ctx: &FitContext,
         fit_seconds: f64,
     ) -> Trained {
@@ -135,6 +147,7 @@ impl Trained {
         Trained {
             recipe: recipe.clone(),
             model,
+            prepared,
             items: Arc::clone(&snapshot.items),
             users: Arc::clone(&snapshot.users),
             seed: ctx.seed,
@@ -175,8 +188,15 @@ impl Trained {
         let weights = work.join(WEIGHTS);
         self.model.weights().write(&weights).map_err(EngineError::io(&weights))?;
         sync(&weights)?;
+        let mut names = vec![ITEMS, USERS, WEIGHTS];
+        if let Some(prepared) = self.prepared.weights() {
+            let path = work.join(PREPARED);
+            prepared.write(&path).map_err(EngineError::io(&path))?;
+            sync(&path)?;
+            names.push(PREPARED);
+        }
         let mut files = BTreeMap::new();
-        for name in [ITEMS, USERS, WEIGHTS] {
+        for name in names {
             files.insert(name.to_owned(), describe(&work.join(name))?);
         }
         let mut info = ArtefactInfo {
@@ -193,6 +213,7 @@ impl Trained {
             events: self.origin.events,
             newest: self.origin.newest,
             watched: self.watched,
+            codes: self.prepared.quality.clone(),
             metrics: self.metrics.clone(),
             fit_seconds: self.fit_seconds,
             created: now,
@@ -212,6 +233,7 @@ impl Trained {
 pub struct Artefact {
     pub info: ArtefactInfo,
     pub model: Box<dyn Model>,
+    pub prepared: Prepared,
     pub items: Vocab,
     pub users: Vocab,
 }
@@ -245,7 +267,12 @@ impl Artefact {
                 items.len()
             )));
         }
-        Ok(Artefact { info, model, items, users })
+        let prepared = match info.files.contains_key(PREPARED) {
+            true => Weights::read(&folder.join(PREPARED)).and_then(|w| Prepared::load(&recipe, &w)),
+            false => Ok(Prepared::default()),
+        };
+        let prepared = prepared.map_err(|e| fail(e.to_string()))?;
+        Ok(Artefact { info, model, prepared, items, users })
     }
 
     /// Every artefact under `dir` that can be described, newest first; damaged ones are left out here and

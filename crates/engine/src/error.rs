@@ -1,6 +1,7 @@
 //! What can go wrong, in words: for whoever runs the engine, and for whoever asks it.
 
 use sommelier_data::log::LogError;
+use sommelier_encode::EncodeError;
 use sommelier_models::{FitError, LoadError};
 use std::path::PathBuf;
 
@@ -37,8 +38,20 @@ pub enum EngineError {
     Eval(#[from] sommelier_eval::EvalError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Encode(EncodeError),
     #[error("text index: {0}")]
     Text(#[from] sommelier_index::text::TextError),
+}
+
+impl From<EncodeError> for EngineError {
+    /// Whoever is cancelled says so in one way.
+    fn from(error: EncodeError) -> EngineError {
+        match error {
+            EncodeError::Stopped(stopped) => EngineError::Fit(FitError::Stopped(stopped)),
+            other => EngineError::Encode(other),
+        }
+    }
 }
 
 impl EngineError {

@@ -1,5 +1,6 @@
 //! Experiments: a recipe fitted on a split's training part and asked the split's questions, and many side by side.
 
+use crate::prepare::{Prepared, prepare};
 use crate::{EngineError, Recipe};
 use sommelier_core::{FitContext, NoProgress, Ranker, Stopped, Validate};
 use sommelier_data::{Snapshot, Split};
@@ -20,6 +21,8 @@ pub struct Experiment {
     /// Measured where the split has a validation part; what decides between recipes must be decided here.
     pub valid: Option<Evaluation>,
     pub model: Box<dyn Model>,
+    /// What was fitted on the catalogue before it.
+    pub prepared: Prepared,
 }
 
 /// Fits on `split.train` and evaluates, on the current rayon pool. `snapshot` is what the split was cut from, filters
@@ -32,8 +35,9 @@ pub fn run(
     ctx: &mut FitContext,
 ) -> Result<Experiment, EngineError> {
     let start = Instant::now();
+    let (train, prepared) = prepare(recipe, &split.train, ctx)?;
     ctx.validate = judge(split, config, ctx);
-    let model = recipe.model.fit(&split.train, ctx);
+    let model = recipe.model.fit(&train, ctx);
     ctx.validate = None;
     let model = model?;
     let fit = start.elapsed().as_secs_f64();
@@ -64,7 +68,7 @@ pub fn run(
         artefact: None,
         definitions: BTreeMap::new(),
     };
-    Ok(Experiment { run: run.measured(&test), test, valid, model })
+    Ok(Experiment { run: run.measured(&test), test, valid, model, prepared })
 }
 
 /// Tells a model that learns in rounds how good it is, on a split's validation part.

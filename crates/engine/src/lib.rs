@@ -11,6 +11,7 @@ mod filter;
 mod gate;
 mod history;
 mod page;
+mod prepare;
 mod reasons;
 mod recipe;
 mod recorder;
@@ -24,5 +25,6 @@ pub use config::{
 };
 pub use error::{EngineError, QueryError};
 pub use filter::{Filter, FilterError};
+pub use prepare::{BEHAVIOUR, Prepared, Tokenise};
 pub use recipe::{Bound, Claim, DataConfig, Recipe};
 pub use space::{Engine, Readiness, Space, SpaceStats, log_dir, media_dir};

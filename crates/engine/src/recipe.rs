@@ -1,9 +1,11 @@
 //! Recipes: one TOML file says how to get from a snapshot to an artefact, and which published figures it claims.
 
 use crate::error::{EngineError, near, nearest};
+use crate::prepare::Tokenise;
 use serde::{Deserialize, Serialize};
 use sommelier_core::Time;
 use sommelier_data::{Filters, KindRules};
+use sommelier_encode::EncoderConfig;
 use sommelier_models::ModelConfig;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,6 +35,15 @@ pub struct Recipe {
     pub paper: Option<String>,
     #[serde(default, skip_serializing_if = "DataConfig::is_default")]
     pub data: DataConfig,
+    /// Encoders of items, by the name of their vectors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub encode: BTreeMap<String, EncoderConfig>,
+    /// A model that is fitted first: what it learns of items are the vectors called `behaviour`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behaviour: Option<ModelConfig>,
+    /// How vectors become codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenise: Option<Tokenise>,
     pub model: ModelConfig,
     /// Settings of `[model]` tuned on a data set, by its name; see [`Recipe::tuned`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -5,6 +5,7 @@ use crate::catalogue::{Catalogue, Contents, Counts};
 use crate::config::{EngineConfig, PipelineConfig};
 use crate::error::{EngineError, QueryError, near};
 use crate::history::{HistoryCache, Kinds, Known};
+use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::recorder::Recorder;
 use hashbrown::HashMap;
@@ -86,17 +87,26 @@ pub(crate) struct Live {
 impl Live {
     /// Tells the model of an item; true if it knows it from now on.
     fn meet(&self) -> impl Fn(u32, &Item) -> bool {
-        |slot, item| self.model.as_ref().is_some_and(|published| published.model.meet(ItemIx(slot), item))
+        |slot, item| self.model.as_ref().is_some_and(|published| published.meet(ItemIx(slot), item))
     }
 }
 
 pub(crate) struct Published {
     pub info: ArtefactInfo,
     pub model: Box<dyn Model>,
+    prepared: Prepared,
     users: Vocab,
 }
 
 impl Published {
+    /// Tells the model of an item, with the vectors and codes that its recipe makes.
+    fn meet(&self, item: ItemIx, info: &Item) -> bool {
+        if item.ix() < self.model.items() || self.prepared.is_empty() {
+            return self.model.meet(item, info);
+        }
+        self.model.meet(item, &self.prepared.describe(info))
+    }
+
     pub fn user(&self, id: &str) -> Option<UserIx> {
         self.users.user(id)
     }
@@ -514,8 +524,8 @@ impl Space {
     }
 
     fn load(&self, name: &str) -> Result<(Published, Vocab), EngineError> {
-        let Artefact { info, model, items, users } = Artefact::load(&self.artefacts_dir(), name)?;
-        Ok((Published { info, model, users }, items))
+        let Artefact { info, model, prepared, items, users } = Artefact::load(&self.artefacts_dir(), name)?;
+        Ok((Published { info, model, prepared, users }, items))
     }
 
     /// Name in `published.json`, if there is one.

@@ -3,7 +3,8 @@
 use crate::{
     AdaRetrievalConfig, Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HcnConfig, HstuConfig,
     Item2vecConfig, MambaConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig,
-    Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, TisasrecConfig, UserKnnConfig,
+    Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, TigerDecoderConfig, TisasrecConfig,
+    UserKnnConfig,
 };
 use crate::{
     BlendConfig, BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model,
@@ -72,6 +73,7 @@ impl ModelConfig {
             ModelConfig::Comirec(config) => &config.training,
             ModelConfig::Hcn(config) => &config.training,
             ModelConfig::AdaRetrieval(config) => config.backbone.training(),
+            ModelConfig::TigerDecoder(config) => &config.training,
             ModelConfig::Blend(config) => return config.members.iter().any(|m| m.model.is_watched()),
             _ => return false,
         };
@@ -104,6 +106,7 @@ models! {
     Comirec(ComirecConfig) = "comirec",
     Hcn(HcnConfig) = "hcn",
     AdaRetrieval(AdaRetrievalConfig) = "ada_retrieval",
+    TigerDecoder(TigerDecoderConfig) = "tiger_decoder",
     Blend(BlendConfig) = "blend",
 }
 

@@ -5,6 +5,7 @@ use sommelier_core::{
     Allowed, BitSet, Candidate, FitContext, ItemIx, ResolvedQuery, Rng, Seen, Time, UserIx,
 };
 use sommelier_data::Snapshot;
+use sommelier_data::snapshot::ItemCodes;
 use sommelier_models::{FitError, Model, ModelConfig, Weights};
 use std::sync::Arc;
 
@@ -23,6 +24,9 @@ fn small(kind: &str) -> ModelConfig {
         }
         "ada_retrieval" => {
             "rounds = 3\nretrieved = 3\ndropout = 0.0\nbackbone = { kind = 'gru4rec', dim = 4, dropout = 0.0, sequence = { length = 10, batch = 32, initial = 0.1 }, training = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 } }"
+        }
+        "tiger_decoder" => {
+            "dim = 8\nblocks = 1\nheads = 1\ninner = 16\ndropout = 0.0\nlength = 10\nbatch = 32\nbeam = 30\ninitial = 0.1\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
         }
         kind if reads_in_order(kind) => {
             "dim = 4\ndropout = 0.0\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
@@ -58,6 +62,7 @@ fn reads_in_order(kind: &str) -> bool {
             | "comirec"
             | "hcn"
             | "ada_retrieval"
+            | "tiger_decoder"
     )
 }
 
@@ -107,10 +112,18 @@ fn checkerboard(others: u32) -> Snapshot {
             items.into_iter().map(move |i| (name.clone(), format!("i{i:02}")))
         })
         .collect();
-    Snapshot::from_pairs(
+    coded(Snapshot::from_pairs(
         "checkerboard",
         &names.iter().map(|(u, i)| (u.as_str(), i.as_str())).collect::<Vec<_>>(),
-    )
+    ))
+}
+
+/// With two codes for each item, for those that write them; no two of fewer than 37 items have the same.
+fn coded(mut train: Snapshot) -> Snapshot {
+    let items = train.items.len() as u32;
+    let rows = (0..items).flat_map(|i| [i % 6, i / 6 % 6]).collect();
+    train.codes = Some(Arc::new(ItemCodes { sizes: vec![6, 6], rows, known: vec![true; items as usize] }));
+    train
 }
 
 /// User u gave the items of its own colour a 5 and the others a 1, all but two: item u itself and one of the others.
@@ -414,7 +427,7 @@ fn a_budget_of_one_byte_is_refused_with_words() {
 
 #[test]
 fn odd_data_is_learned_or_refused_with_words() {
-    let one = |pairs: &[(&str, &str)]| Snapshot::from_pairs("odd", pairs);
+    let one = |pairs: &[(&str, &str)]| coded(Snapshot::from_pairs("odd", pairs));
     let negative = {
         let train = one(&[("a", "x"), ("a", "y"), ("b", "x")]);
         let mut events = (*train.events).clone();
@@ -454,11 +467,14 @@ fn a_history_of_a_hundred_thousand_events_is_learned_and_read() {
     let pairs: Vec<(&str, String)> = (0..events).map(|n| ("long", format!("i{}", n % 7))).collect();
     let refs: Vec<(&str, &str)> =
         pairs.iter().map(|(u, i)| (*u, &**i)).chain([("a", "i1"), ("a", "i2")]).collect();
-    let train = Snapshot::from_pairs("long", &refs);
+    let train = coded(Snapshot::from_pairs("long", &refs));
     for kind in ModelConfig::KINDS.iter().filter(|kind| reads_in_order(kind)) {
         let training = "dim = 4\nsequence = { length = 10, batch = 512 }\ntraining = { epochs = 1 }";
         let text = match *kind {
             "ada_retrieval" => format!("kind = '{kind}'\n[backbone]\nkind = 'gru4rec'\n{training}"),
+            "tiger_decoder" => {
+                format!("kind = '{kind}'\ndim = 4\nlength = 10\nbatch = 512\ntraining = {{ epochs = 1 }}")
+            }
             _ => format!("kind = '{kind}'\n{training}"),
         };
         let config: ModelConfig = toml::from_str(&text).unwrap_or_else(|e| panic!("{kind}: {e}"));
@@ -496,7 +512,7 @@ proptest! {
         // Weights land on the events in the order of users, which is as random as any.
         let mut weighted = (*train.events).clone();
         weighted.weight = events.iter().map(|e| e.2).collect();
-        let train = train.with_events(weighted);
+        let train = coded(train.with_events(weighted));
         for kind in ModelConfig::KINDS {
             match small(kind).fit(&train, &mut FitContext::quiet(2)) {
                 Ok(model) => check_answers(kind, "any", &*model, &train),

@@ -247,6 +247,8 @@ impl Memory {
             events: Arc::new(events),
             item_info: Arc::new(item_info),
             user_info: Arc::new(user_info),
+            vectors: Arc::default(),
+            codes: None,
             given,
             candidates: Arc::new(self.candidates),
             interactions: Arc::default(),

@@ -51,7 +51,7 @@ impl Described {
         (dim, deviation): (usize, f32),
     ) -> Result<Described, FitError> {
         let vectors = snapshot.item_vectors(&content.property).map_err(FitError::NoData)?;
-        let mut rows = vectors.rows;
+        let mut rows = vectors.rows.clone();
         to_unit(&mut rows, vectors.dim);
         let weight = params.add(WEIGHT, dim, vectors.dim, Init::Normal(deviation));
         Ok(Described {

@@ -11,7 +11,7 @@ use sommelier_data::Snapshot;
 use sommelier_nn::loss::Items;
 use sommelier_nn::op::Embed;
 use sommelier_nn::train::{Learner, TrainError, train};
-use sommelier_nn::{Init, Params, Table, TableId, Tape, Tensor, Var};
+use sommelier_nn::{Init, Params, Table, TableId, Tape, Var};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ pub(super) fn fit<A: Architecture>(
     let rate = settings.learning_rate;
     require("training.learning_rate", rate.into(), rate > 0.0, "a finite number above 0")?;
 
-    let histories = Histories::of(snapshot);
+    let histories = Histories::of(snapshot, |_| true);
     let items = snapshot.items.len();
     if histories.windows(1, super::Cut::Last, &mut Rng::new(0)).is_empty() {
         return Err(FitError::NoData(
@@ -99,7 +99,8 @@ pub(super) fn fit<A: Architecture>(
     let dense: usize = params.iter().map(|p| p.value.len()).sum();
     let given = described.as_ref().map_or(0, |d| d.given.data.len());
     check_memory(config, (dense, items, given), &histories, ctx)?;
-    let mut identity = identity(config, snapshot, described.as_ref().map(|d| &*d.given));
+    let given = described.iter().flat_map(|d| &d.given.data);
+    let mut identity = format!("model {} {config:?}\n{}", A::KIND, snapshot.identity(given));
     if let Some(start) = start {
         let digest = start.fill(&mut params, table, snapshot, ctx)?;
         identity = format!("{identity}\nstart {digest:016x}");
@@ -151,28 +152,6 @@ pub(super) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<Seq
     table.rows_mut().copy_from_slice(rows);
     let table = params.add_table(table);
     SequenceModel::new(A::KIND, config.sequence(), params, table, encoder)
-}
-
-/// What a run depends on beside its settings: the model, and the events it learns from.
-fn identity<A: Architecture>(config: &A, snapshot: &Snapshot, given: Option<&Tensor>) -> String {
-    let e = &snapshot.events;
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut add = |n: u64| hash = (hash ^ n).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
-    e.ptr.iter().for_each(|&p| add(p as u64));
-    e.item.iter().for_each(|&i| add(u64::from(i)));
-    e.weight.iter().for_each(|w| add(u64::from(w.to_bits())));
-    e.at.iter().for_each(|&t| add(t as u64));
-    if let Some(given) = given {
-        given.data.iter().for_each(|v| add(u64::from(v.to_bits())));
-    }
-    format!(
-        "model {} {config:?}\ndata {}: {} users, {} items, {} events, {hash:016x}",
-        A::KIND,
-        snapshot.name,
-        snapshot.users.len(),
-        snapshot.items.len(),
-        e.len(),
-    )
 }
 
 /// Bytes at the peak: parameters with the optimiser's state, the best weights and those of the model in validation; on each

@@ -28,11 +28,12 @@ pub(crate) struct Histories {
 }
 
 impl Histories {
-    pub fn of(train: &Snapshot) -> Histories {
+    /// Of items that are `known`.
+    pub fn of(train: &Snapshot, known: impl Fn(u32) -> bool) -> Histories {
         let e = &train.events;
         let mut all = Histories { ptr: vec![0], items: Vec::new(), at: Vec::new() };
         for user in 0..e.users() {
-            for i in e.of(user).filter(|&i| e.weight[i] > 0.0) {
+            for i in e.of(user).filter(|&i| e.weight[i] > 0.0 && known(e.item[i])) {
                 all.items.push(e.item[i]);
                 all.at.push(e.at[i]);
             }
