@@ -267,9 +267,10 @@ impl Artefact {
                 items.len()
             )));
         }
-        let prepared = match info.files.contains_key(PREPARED) {
-            true => Weights::read(&folder.join(PREPARED)).and_then(|w| Prepared::load(&recipe, &w)),
-            false => Ok(Prepared::default()),
+        let prepared = if info.files.contains_key(PREPARED) {
+            Weights::read(&folder.join(PREPARED)).and_then(|w| Prepared::load(&recipe, &w))
+        } else {
+            Ok(Prepared::default())
         };
         let prepared = prepared.map_err(|e| fail(e.to_string()))?;
         Ok(Artefact { info, model, prepared, items, users })

@@ -64,9 +64,9 @@ impl CodeTrie {
         while low < high {
             let middle = usize::midpoint(low, high);
             if (self.row(middle), self.items[middle]) < (codes, item) {
-                low = middle + 1
+                low = middle + 1;
             } else {
-                high = middle
+                high = middle;
             }
         }
         self.items.insert(low, item);
