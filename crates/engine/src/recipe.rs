@@ -45,7 +45,7 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenise: Option<Tokenise>,
     pub model: ModelConfig,
-    /// Settings of `[model]` tuned on a data set, by its name; see [`Recipe::tuned`].
+    /// Settings tuned on a data set, by its name: of `[model]`, or under the names of `encode`, `behaviour` and `tokenise`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned: BTreeMap<String, toml::Table>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -171,7 +171,7 @@ impl Recipe {
         let recipe: Recipe = toml::from_str(text).map_err(|e| fail(hint(&e.to_string(), text)))?;
         crate::space::check_name("recipe", &recipe.name)?;
         for (dataset, settings) in &recipe.tuned {
-            recipe.with_model(settings).map_err(|e| fail(format!("tuned.{dataset}: {e}")))?;
+            recipe.with_settings(settings).map_err(|e| fail(format!("tuned.{dataset}: {e}")))?;
         }
         for claim in &recipe.claims {
             recipe.claimed(claim).map_err(|e| fail(format!("claim on {}: {e}", claim.dataset)))?;
@@ -206,25 +206,30 @@ impl Recipe {
     /// The recipe with the settings tuned on this data set, where there are any.
     pub fn tuned(&self, dataset: &str) -> Result<Recipe, EngineError> {
         match self.tuned.get(dataset) {
-            Some(settings) => self.with_model(settings),
+            Some(settings) => self.with_settings(settings),
             None => Ok(self.clone()),
         }
     }
 
     /// The recipe with the settings that the claim was made with.
     pub(crate) fn claimed(&self, claim: &Claim) -> Result<Recipe, EngineError> {
-        self.tuned(&claim.dataset)?.with_model(&claim.settings)
+        self.tuned(&claim.dataset)?.with_settings(&claim.settings)
     }
 
-    fn with_model(&self, settings: &toml::Table) -> Result<Recipe, EngineError> {
+    /// With these settings of `[model]`; those under `encode`, `behaviour` and `tokenise` are of the tables with these names.
+    fn with_settings(&self, settings: &toml::Table) -> Result<Recipe, EngineError> {
         let fail = |reason: String| EngineError::Recipe { name: self.name.clone(), reason };
-        let mut model = toml::Table::try_from(&self.model).map_err(|e| fail(e.to_string()))?;
-        lay_over(&mut model, settings);
-        let model: ModelConfig =
-            model.try_into().map_err(|e: toml::de::Error| fail(hint(e.message(), "")))?;
-        Ok(Recipe { model, ..self.clone() })
+        let mut all = toml::Table::try_from(self).map_err(|e| fail(e.to_string()))?;
+        let (mut over, model): (toml::Table, toml::Table) =
+            settings.clone().into_iter().partition(|(key, _)| PREPARING.contains(&key.as_str()));
+        over.insert("model".to_owned(), toml::Value::Table(model));
+        lay_over(&mut all, &over);
+        all.try_into().map_err(|e: toml::de::Error| fail(hint(e.message(), "")))
     }
 }
+
+/// Tables of a recipe beside `[model]` that can be tuned.
+const PREPARING: [&str; 3] = ["encode", "behaviour", "tokenise"];
 
 /// Settings over others: tables key by key, except that a table of another kind replaces the one before.
 fn lay_over(under: &mut toml::Table, over: &toml::Table) {
@@ -367,10 +372,12 @@ mod tests {
 
     #[test]
     fn tuned_settings_are_checked_and_used() {
-        let text = format!("{EASE}[tuned.gowalla]\nl2 = 7.0\n");
+        let text = format!("{EASE}[tuned.gowalla]\nl2 = 7.0\n[tuned.d.encode.text]\nkind = 'text'\n");
         let recipe = Recipe::parse("e", &text).unwrap();
         assert_eq!(recipe.tuned("gowalla").unwrap().model, recipe.set("l2=7").unwrap().model);
         assert_eq!(recipe.tuned("other").unwrap(), recipe);
+        let described = recipe.tuned("d").unwrap();
+        assert_eq!((described.encode.len(), &described.model), (1, &recipe.model));
         assert!(Recipe::parse("e", &text.replace("l2 = 7", "l4 = 7")).is_err());
         // Of a table inside, only what is named changes; one of another kind is another one.
         let nested = "name = 's'\nabout = 'x'\n[model]\nkind = 'sasrec'\n[model.training]\nlearning_rate = 0.5\n\

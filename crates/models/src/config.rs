@@ -2,8 +2,8 @@
 
 use crate::{
     AdaRetrievalConfig, Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HcnConfig, HstuConfig,
-    Item2vecConfig, MambaConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig,
-    Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, TigerDecoderConfig, TisasrecConfig,
+    Item2vecConfig, LigerConfig, MambaConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig,
+    Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, TigerConfig, TigerDecoderConfig, TisasrecConfig,
     UserKnnConfig,
 };
 use crate::{
@@ -74,6 +74,8 @@ impl ModelConfig {
             ModelConfig::Hcn(config) => &config.training,
             ModelConfig::AdaRetrieval(config) => config.backbone.training(),
             ModelConfig::TigerDecoder(config) => &config.training,
+            ModelConfig::Tiger(config) => &config.training,
+            ModelConfig::Liger(config) => &config.training,
             ModelConfig::Blend(config) => return config.members.iter().any(|m| m.model.is_watched()),
             _ => return false,
         };
@@ -107,6 +109,8 @@ models! {
     Hcn(HcnConfig) = "hcn",
     AdaRetrieval(AdaRetrievalConfig) = "ada_retrieval",
     TigerDecoder(TigerDecoderConfig) = "tiger_decoder",
+    Tiger(TigerConfig) = "tiger",
+    Liger(LigerConfig) = "liger",
     Blend(BlendConfig) = "blend",
 }
 

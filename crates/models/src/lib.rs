@@ -47,7 +47,7 @@ pub use sommelier_nn::{Array, LoadError, Weights};
 pub use blend::{Blend, BlendConfig, Member};
 pub use bpr::{Bpr, BprConfig, Negatives};
 pub use ease::{Ease, EaseConfig};
-pub use generative::TigerDecoderConfig;
+pub use generative::{LigerConfig, TigerConfig, TigerDecoderConfig};
 pub use ials::{Ials, IalsConfig, Solver};
 pub use item_knn::{ItemKnn, ItemKnnConfig, Keep};
 pub use item2vec::{Item2vec, Item2vecConfig};

@@ -2,6 +2,7 @@
 
 use crate::Weights;
 use sommelier_core::{Explain, FitContext, Item, ItemIx, Retrieve, Score, Stopped};
+use sommelier_nn::train::TrainError;
 
 /// A fitted model. It exists only once fitted, so it can always answer.
 pub trait Model: Score + Retrieve + Explain {
@@ -32,6 +33,15 @@ pub enum FitError {
     Numeric(String),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+impl From<TrainError> for FitError {
+    fn from(error: TrainError) -> FitError {
+        match error {
+            TrainError::Stopped(stopped) => FitError::Stopped(stopped),
+            other => FitError::Numeric(other.to_string()),
+        }
+    }
 }
 
 /// Checks a fit's plan against the budget before anything is allocated. `needed` is in bytes, at the peak.

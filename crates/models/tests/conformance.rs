@@ -25,8 +25,11 @@ fn small(kind: &str) -> ModelConfig {
         "ada_retrieval" => {
             "rounds = 3\nretrieved = 3\ndropout = 0.0\nbackbone = { kind = 'gru4rec', dim = 4, dropout = 0.0, sequence = { length = 10, batch = 32, initial = 0.1 }, training = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 } }"
         }
-        "tiger_decoder" => {
+        "tiger" | "tiger_decoder" => {
             "dim = 8\nblocks = 1\nheads = 1\ninner = 16\ndropout = 0.0\nlength = 10\nbatch = 32\nbeam = 30\ninitial = 0.1\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
+        }
+        "liger" => {
+            "dim = 8\nblocks = 1\nheads = 1\ninner = 16\ndropout = 0.0\nbeam = 30\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
         }
         kind if reads_in_order(kind) => {
             "dim = 4\ndropout = 0.0\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
@@ -63,6 +66,8 @@ fn reads_in_order(kind: &str) -> bool {
             | "hcn"
             | "ada_retrieval"
             | "tiger_decoder"
+            | "liger"
+            | "tiger"
     )
 }
 
@@ -472,7 +477,7 @@ fn a_history_of_a_hundred_thousand_events_is_learned_and_read() {
         let training = "dim = 4\nsequence = { length = 10, batch = 512 }\ntraining = { epochs = 1 }";
         let text = match *kind {
             "ada_retrieval" => format!("kind = '{kind}'\n[backbone]\nkind = 'gru4rec'\n{training}"),
-            "tiger_decoder" => {
+            "tiger" | "tiger_decoder" => {
                 format!("kind = '{kind}'\ndim = 4\nlength = 10\nbatch = 512\ntraining = {{ epochs = 1 }}")
             }
             _ => format!("kind = '{kind}'\n{training}"),

@@ -1,6 +1,7 @@
 //! A model's numbers under names, and their safetensors form.
 
 use crate::kernel;
+use crate::params::Params;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
@@ -73,6 +74,26 @@ impl Weights {
     }
 
     /// Writes a safetensors file. Not atomic: write beside the place it is meant for, then rename.
+    /// Remembers all dense parameters under their names.
+    pub fn remember(&mut self, params: &Params) {
+        for p in params.iter() {
+            self.set_f32(&p.name, &[p.rows, p.cols], p.value.clone());
+        }
+    }
+
+    /// Gives all dense parameters the values that are remembered under their names.
+    pub fn recall(&self, params: &mut Params) -> Result<(), LoadError> {
+        for param in params.iter_mut() {
+            let (rows, _, data) = self.matrix(&param.name, Some(param.cols))?;
+            if rows != param.rows {
+                let (expected, received) = (vec![param.rows, param.cols], vec![rows, param.cols]);
+                return Err(LoadError::Shape { name: param.name.clone(), expected, received });
+            }
+            param.value = data.to_vec();
+        }
+        Ok(())
+    }
+
     pub fn write(&self, path: &Path) -> io::Result<()> {
         write(self.0.iter(), None, path)
     }

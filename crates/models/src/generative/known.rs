@@ -95,6 +95,11 @@ impl Known {
         self.rows.get(item as usize * levels..(item as usize + 1) * levels).filter(|codes| codes[0] != NONE)
     }
 
+    /// The tokens of an item's codes; none where it has none.
+    pub fn tokens_of(&self, item: u32) -> impl Iterator<Item = u32> + '_ {
+        self.codes(item).unwrap_or_default().iter().zip(&self.starts).map(|(code, start)| start + code)
+    }
+
     /// Takes in the codes of an item that came, or came again, after the fit; true if it has some from now on.
     pub fn meet(&mut self, item: u32, info: &Item) -> bool {
         if (item as usize) < self.fitted {

@@ -58,7 +58,7 @@ impl SequenceModel {
     }
 
     /// Nobody leaves the parameters half written: a lock that a panic poisoned is as good as any.
-    fn params(&self) -> RwLockReadGuard<'_, Params> {
+    pub(crate) fn params(&self) -> RwLockReadGuard<'_, Params> {
         self.params.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,9 +114,46 @@ impl SequenceModel {
     }
 
     /// The vector of an item that the model knows.
-    fn vector<'p>(&self, params: &'p Params, item: ItemIx) -> Option<&'p [f32]> {
+    pub(crate) fn vector<'p>(&self, params: &'p Params, item: ItemIx) -> Option<&'p [f32]> {
         let table = params.table(self.table);
         table.slot(item.0.into()).map(|row| table.row(row))
+    }
+
+    /// The items nearest to where a reader expects the next one; of the fitted ones too, or only of later ones.
+    pub(crate) fn nearest(
+        &self,
+        params: &Params,
+        place: &[f32],
+        k: usize,
+        allowed: &Allowed,
+        fitted: bool,
+    ) -> Vec<Candidate> {
+        let ask = self.ask_at(place);
+        let late = self.late(params, &ask, k, allowed);
+        if !fitted {
+            return late;
+        }
+        merge(vec![self.factors.retrieve(&ask, k, allowed), late], k)
+    }
+
+    /// Scores of items with where a reader expects the next one; 0 for unknown ones.
+    pub(crate) fn score_at(&self, params: &Params, place: &[f32], items: &[ItemIx], out: &mut [f32]) {
+        self.score_with(params, &self.ask_at(place), items, out);
+    }
+
+    fn ask_at(&self, place: &[f32]) -> Ask {
+        let mut place = place.to_vec();
+        if self.cosine {
+            crate::item2vec::to_unit(&mut place, self.factors.dim());
+        }
+        Ask::User(place)
+    }
+
+    fn score_with(&self, params: &Params, ask: &Ask, items: &[ItemIx], out: &mut [f32]) {
+        self.factors.score(ask, items, out);
+        for (score, &item) in out.iter_mut().zip(items).filter(|(_, item)| item.ix() >= self.items()) {
+            *score = self.vector(params, item).map_or(0.0, |v| self.late_score(ask, v));
+        }
     }
 
     /// The score of a vector that is not among the fitted ones.
@@ -207,10 +244,7 @@ impl Score for SequenceModel {
         let mut best = vec![0f32; out.len()];
         for (n, ask) in self.ask(&params, q).iter().enumerate() {
             let to = if n == 0 { &mut *out } else { &mut best[..] };
-            self.factors.score(ask, items, to);
-            for (score, &item) in to.iter_mut().zip(items).filter(|(_, item)| item.ix() >= self.items()) {
-                *score = self.vector(&params, item).map_or(0.0, |v| self.late_score(ask, v));
-            }
+            self.score_with(&params, ask, items, to);
             if n > 0 {
                 for (out, &score) in out.iter_mut().zip(&best) {
                     if score.total_cmp(out) == Ordering::Greater {
@@ -302,9 +336,7 @@ impl Model for SequenceModel {
     fn weights(&self) -> Weights {
         let params = self.params();
         let mut weights = Weights::default();
-        for p in params.iter() {
-            weights.set_f32(&p.name, &[p.rows, p.cols], p.value.clone());
-        }
+        weights.remember(&params);
         let table = params.table(self.table);
         let fitted = table.rows()[..self.items() * table.dim()].to_vec();
         weights.set_f32("items", &[self.items(), table.dim()], fitted);

@@ -10,7 +10,7 @@ use sommelier_core::{FitContext, Rng, Stopped};
 use sommelier_data::Snapshot;
 use sommelier_nn::loss::Items;
 use sommelier_nn::op::Embed;
-use sommelier_nn::train::{Learner, TrainError, train};
+use sommelier_nn::train::{Learner, train};
 use sommelier_nn::{Init, Params, Table, TableId, Tape, Var};
 use std::ops::Range;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ impl Embedder {
 }
 
 /// Fits any model of the family.
-pub(super) fn fit<A: Architecture>(
+pub(crate) fn fit<A: Architecture>(
     config: &A,
     snapshot: &Snapshot,
     ctx: &FitContext,
@@ -120,10 +120,7 @@ pub(super) fn fit<A: Architecture>(
     };
     let trained = train(&mut learner, &mut params, settings, &identity, ctx);
     let Lessons { encoder, described, .. } = learner;
-    trained.map_err(|error| match error {
-        TrainError::Stopped(Stopped) => FitError::Stopped(Stopped),
-        other => FitError::Numeric(other.to_string()),
-    })?;
+    trained?;
     if let Some(described) = described {
         described.settle(&mut params, table);
     }
@@ -132,21 +129,14 @@ pub(super) fn fit<A: Architecture>(
 }
 
 /// The model that had these weights.
-pub(super) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<SequenceModel, LoadError> {
+pub(crate) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<SequenceModel, LoadError> {
     let mut params = Params::new(0);
     let encoder = config.build(&mut params);
     if config.sequence().content.is_some() {
         let (rows, cols, _) = weights.matrix(WEIGHT, None)?;
         params.add(WEIGHT, rows, cols, Init::Zeros);
     }
-    for param in params.iter_mut() {
-        let (rows, _, data) = weights.matrix(&param.name, Some(param.cols))?;
-        if rows != param.rows {
-            let (expected, received) = (vec![param.rows, param.cols], vec![rows, param.cols]);
-            return Err(LoadError::Shape { name: param.name.clone(), expected, received });
-        }
-        param.value = data.to_vec();
-    }
+    weights.recall(&mut params)?;
     let (items, dim, rows) = weights.matrix("items", Some(config.dim()))?;
     let mut table = Table::of_range("items", items, dim, 0.0, 0);
     table.rows_mut().copy_from_slice(rows);

@@ -38,6 +38,7 @@ pub use sasrec::SasrecConfig;
 pub use start::Start;
 pub use tisasrec::TisasrecConfig;
 pub use windows::Cut;
+pub(crate) use fit::{fit, load};
 pub(crate) use windows::Histories;
 
 use crate::FitError;

@@ -80,6 +80,22 @@ impl Histories {
         out
     }
 
+    /// Windows that end with what they tell, in random order: for each person `each` of their events after the first, or all where
+    /// that is 0, behind `length` at most.
+    pub fn endings(&self, length: usize, each: usize, rng: &mut Rng) -> Vec<Range<usize>> {
+        let mut out = Vec::new();
+        for user in self.ptr.windows(2).filter(|w| w[1] - w[0] > 1) {
+            let mut told: Vec<usize> = (user[0] + 1..user[1]).collect();
+            if each > 0 && each < told.len() {
+                rng.shuffle(&mut told);
+                told.truncate(each);
+            }
+            out.extend(told.into_iter().map(|i| i.saturating_sub(length).max(user[0])..i + 1));
+        }
+        rng.shuffle(&mut out);
+        out
+    }
+
     /// Deals windows to at most `parts` batches of about as many steps. With `whole` a batch has all events of its windows, else
     /// all but the last, which is only told.
     pub fn deal(&self, windows: &[Range<usize>], parts: usize, whole: bool) -> Vec<Batch> {
@@ -203,6 +219,23 @@ mod tests {
             prop_assert_eq!(last.len(), lengths.iter().filter(|n| **n > 1).count());
             prop_assert!(last.iter().all(|w| h.ptr.contains(&w.end)));
         }
+    }
+
+    #[test]
+    fn endings_tell_other_events_in_turn() {
+        let h = histories(&[1, 4, 2, 0, 9]);
+        let told = |each: usize, seed: u64| {
+            let windows = h.endings(3, each, &mut Rng::new(seed));
+            assert!(windows.iter().all(|w| (2..=4).contains(&w.len())));
+            let mut told: Vec<u32> = windows.iter().map(|w| h.items[w.end - 1]).collect();
+            told.sort_unstable();
+            told
+        };
+        let all = told(0, 1);
+        assert_eq!(all, [1001, 1002, 1003, 2001, 4001, 4002, 4003, 4004, 4005, 4006, 4007, 4008]);
+        let seen: std::collections::BTreeSet<u32> = (0..200).flat_map(|seed| told(2, seed)).collect();
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
+        assert_eq!(told(2, 3).len(), 5);
     }
 
     #[test]

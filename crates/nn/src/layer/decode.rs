@@ -34,6 +34,8 @@ impl Store {
 pub struct Memory {
     rows: usize,
     blocks: Vec<Store>,
+    /// Of a decoder, what its encoder read.
+    beside: Vec<Store>,
 }
 
 impl Memory {
@@ -72,6 +74,24 @@ impl Branches {
 }
 
 impl Transformer {
+    /// The memory of a decoder that has read nothing yet, beside the rows that its encoder read (rows × dim).
+    pub fn beside(&self, params: &Params, read: &[f32]) -> Memory {
+        let dim = self.config.dim;
+        let mut both = vec![0f32; 2 * read.len()];
+        let store = |block: &Block| {
+            let mut store = Store::default();
+            if let Some(cross) = block.cross {
+                dense(params, cross.memory, read, &mut both, Activation::Identity);
+                for row in both.chunks_exact(2 * dim) {
+                    store.keys.extend_from_slice(&row[..dim]);
+                    store.values.extend_from_slice(&row[dim..]);
+                }
+            }
+            store
+        };
+        Memory { beside: self.blocks.iter().map(store).collect(), ..Memory::default() }
+    }
+
     /// Reads `x` behind what the memory holds. `biases`: one parameter a block, or none.
     ///
     /// Panics unless the stack is causal with its norms first: others cannot be read a piece at a time.
@@ -86,13 +106,14 @@ impl Transformer {
         }
         let all = memory.rows;
         let mut scores = vec![0f32; n * all];
-        self.rows(params, x, |b, qkv, out| {
-            let store = &mut memory.blocks[b];
+        let Memory { blocks, beside, .. } = memory;
+        self.rows(params, x, beside, |b, qkv, out| {
+            let store = &mut blocks[b];
             store.append(qkv, dim);
             let numbers = biases.get(b).map(|&bias| Numbers::of(params, bias));
             for head in 0..heads {
                 let head = self.head(head);
-                head.scores(qkv, &store.keys, all, &mut scores, all);
+                head.scores((qkv, 3 * dim), &store.keys, all, &mut scores, all);
                 for (r, row) in scores.chunks_exact_mut(all).enumerate() {
                     let (seen, hidden) = row.split_at_mut(start + r + 1);
                     if let Some(numbers) = &numbers {
@@ -127,15 +148,15 @@ impl Transformer {
         let (shared, wide) = (memory.rows, memory.rows + longest);
         let mut scores = vec![0f32; n * wide];
         let Branches { blocks, paths, .. } = branches;
-        self.rows(params, x, |b, qkv, out| {
+        self.rows(params, x, &memory.beside, |b, qkv, out| {
             let own = &mut blocks[b];
             own.append(qkv, dim);
-            let store = &memory.blocks[b];
+            let store = memory.blocks.get(b);
             let numbers = biases.get(b).map(|&bias| Numbers::of(params, bias));
             for head in 0..heads {
                 let head = self.head(head);
-                if shared > 0 {
-                    head.scores(qkv, &store.keys, shared, &mut scores, wide);
+                if let Some(store) = store.filter(|_| shared > 0) {
+                    head.scores((qkv, 3 * dim), &store.keys, shared, &mut scores, wide);
                 }
                 let rows = scores.chunks_exact_mut(wide).zip(&*paths).zip(qkv.chunks_exact(3 * dim));
                 for ((row, path), qkv) in rows {
@@ -151,7 +172,7 @@ impl Transformer {
                     kernel::softmax(seen, 1.0);
                     hidden.fill(0.0);
                 }
-                head.spread(&scores, wide, &store.values, shared, out);
+                head.spread(&scores, wide, store.map_or(&[], |store| &store.values), shared, out);
                 for ((row, path), out) in
                     scores.chunks_exact(wide).zip(&*paths).zip(out.chunks_exact_mut(dim))
                 {
@@ -164,6 +185,24 @@ impl Transformer {
         })
     }
 
+    /// Attention of queries (n × dim) to all rows of a store.
+    fn attend_beside(&self, queries: &[f32], store: &Store, out: &mut [f32]) {
+        let dim = self.config.dim;
+        let (n, all) = (queries.len() / dim, store.keys.len() / dim);
+        if all == 0 {
+            return out.fill(0.0);
+        }
+        let mut scores = vec![0f32; n * all];
+        for head in 0..self.config.heads {
+            let head = self.head(head);
+            head.scores((queries, dim), &store.keys, all, &mut scores, all);
+            scores.chunks_exact_mut(all).for_each(|row| {
+                kernel::softmax(row, 1.0);
+            });
+            head.spread(&scores, all, &store.values, all, out);
+        }
+    }
+
     fn head(&self, number: usize) -> Head {
         let width = self.config.dim / self.config.heads;
         Head { number, from: number * width, width, dim: self.config.dim, scale: 1.0 / (width as f32).sqrt() }
@@ -174,6 +213,7 @@ impl Transformer {
         &self,
         params: &Params,
         mut x: Vec<f32>,
+        beside: &[Store],
         mut attend: impl FnMut(usize, &[f32], &mut [f32]),
     ) -> Vec<f32> {
         assert!(self.config.causal && self.config.order == Order::NormFirst, "a causal stack, norms first");
@@ -181,11 +221,18 @@ impl Transformer {
         let mut y = vec![0f32; n * dim];
         let mut qkv = vec![0f32; n * 3 * dim];
         let mut inner = vec![0f32; n * self.config.inner];
-        for (b, Block { norms, qkv: to_qkv, out, wide, narrow }) in self.blocks.iter().enumerate() {
+        for (b, Block { norms, qkv: to_qkv, out, wide, narrow, cross }) in self.blocks.iter().enumerate() {
             normed(params, norms[0], &x, dim, &mut y);
             dense(params, *to_qkv, &y, &mut qkv, Activation::Identity);
             attend(b, &qkv, &mut y);
             add_dense(params, *out, &y, &mut x);
+            if let Some(cross) = cross {
+                let queries = &mut qkv[..n * dim];
+                normed(params, cross.norm, &x, dim, &mut y);
+                dense(params, cross.query, &y, queries, Activation::Identity);
+                self.attend_beside(queries, &beside[b], &mut y);
+                add_dense(params, cross.out, &y, &mut x);
+            }
             normed(params, norms[1], &x, dim, &mut y);
             dense(params, *wide, &y, &mut inner, self.config.activation);
             add_dense(params, *narrow, &inner, &mut x);
@@ -210,11 +257,18 @@ struct Head {
 }
 
 impl Head {
-    /// Products of all queries with the first `count` keys, into rows that are `stride` apart.
-    fn scores(self, qkv: &[f32], keys: &[f32], count: usize, into: &mut [f32], stride: usize) {
-        let n = qkv.len() / (3 * self.dim);
-        let queries = (&qkv[self.from..], Layout::rows_of(3 * self.dim));
-        let keys = (&keys[self.from..], Layout::rows_of(self.dim).transposed());
+    /// Products of all queries, in rows of some width, with the first `count` keys, into rows that are `stride` apart.
+    fn scores(
+        self,
+        (queries, width): (&[f32], usize),
+        keys: &[f32],
+        count: usize,
+        into: &mut [f32],
+        stride: usize,
+    ) {
+        let n = queries.len() / width;
+        let queries = (&queries[self.from..], Layout::rows_of(width));
+        let keys = (&keys[self.from.min(keys.len())..], Layout::rows_of(self.dim).transposed());
         kernel::gemm((n, count, self.width), self.scale, queries, keys, 0.0, (into, Layout::rows_of(stride)));
     }
 
@@ -344,6 +398,36 @@ mod tests {
                 }
                 near(&found, &whole);
             }
+        }
+    }
+
+    #[test]
+    fn a_decoder_writes_beside_what_was_read() {
+        let (_, model, _) = stack(2);
+        let mut params = Params::new(8);
+        let decoder = Transformer::decoder(&mut params, "d.", model.config.clone());
+        let biases: Vec<ParamId> =
+            (0..2).map(|b| params.add(&format!("by_place.{b}"), 3, 5, Init::Normal(0.5))).collect();
+        for read in [0, 1, 7] {
+            let (m, x) = (numbers(read, 5), numbers(3, 6));
+            let mut tape = Tape::answering(&params, Workspace::default());
+            let on_tape = {
+                let rows = tape.constant(Tensor::new(3, DIM, x.clone()));
+                let memory = tape.constant(Tensor::new(read, DIM, m.clone()));
+                let by_place = |b: usize| {
+                    vec![Bias::Numbers { of: biases[b].into(), buckets: Buckets::Places { count: 5 } }]
+                };
+                let (own, read) = (Arc::new(Ragged::of([3])), Arc::new(Ragged::of([read])));
+                let y = decoder.run_beside(&mut tape, (rows, &own), (memory, &read), &by_place);
+                tape.data(y).to_vec()
+            };
+            let memory = decoder.beside(&params, &m);
+            let mut branches = Branches::new(1);
+            let row = |r: usize| x[r * DIM..(r + 1) * DIM].to_vec();
+            let found: Vec<f32> = (0..3)
+                .flat_map(|r| decoder.branch(&params, row(r), &memory, &mut branches, &biases))
+                .collect();
+            near(&found, &on_tape);
         }
     }
 

@@ -3,12 +3,15 @@
 //! Norm first: x ← x + drop(A(LN(x)) Wₒᵀ), x ← x + drop(F(LN(x))), and a norm after the last block.
 //! Norm last: x ← LN(x + drop(A(x) Wₒᵀ)), x ← LN(x + drop(F(x))).
 //! A is attention over q, k, v = x W_qkvᵀ + b, F(x) = drop(f(x W₁ᵀ + b₁)) W₂ᵀ + b₂.
+//! A decoder, with its norms first, looks at what an encoder read, m, between the two: x ← x + drop(C(LN(x), m) Wₒᵀ), C attention
+//! of q = x W_qᵀ + b to k, v = m W_kvᵀ + b.
 //!
-//! Shapes: x (rows × dim) in and out; W_qkv (3 dim × dim) as in PyTorch's `MultiheadAttention.in_proj_weight`.
+//! Shapes: x (rows × dim) in and out, m (its rows × dim); W_qkv (3 dim × dim) as in PyTorch's
+//! `MultiheadAttention.in_proj_weight`, W_kv (2 dim × dim).
 //! Source: Vaswani et al., NeurIPS 2017, arXiv:1706.03762; norm first as in Kang, McAuley (SASRec), ICDM 2018, arXiv:1808.09781.
 
 use crate::kernel::Activation;
-use crate::op::{Attention, Bias, Linear, Weighing};
+use crate::op::{Attention, Bias, Linear, Rows, Weighing};
 use crate::params::{Init, ParamId, Params};
 use crate::{Ragged, Tape, Var};
 use serde::{Deserialize, Serialize};
@@ -55,6 +58,16 @@ pub(super) struct Block {
     pub out: Dense,
     pub wide: Dense,
     pub narrow: Dense,
+    pub cross: Option<Cross>,
+}
+
+/// How a decoder's block looks at what its encoder read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cross {
+    pub norm: Norm,
+    pub query: Dense,
+    pub memory: Dense,
+    pub out: Dense,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +113,7 @@ impl Transformer {
                     out: dense(params, &name("attention.out_proj"), dim, dim, init),
                     wide: dense(params, &name("feed_forward.0"), inner, dim, init),
                     narrow: dense(params, &name("feed_forward.1"), dim, inner, init),
+                    cross: None,
                 }
             })
             .collect();
@@ -108,13 +122,52 @@ impl Transformer {
         Transformer { config, blocks, last_norm }
     }
 
+    /// A stack that looks at what another one read. Panics unless its norms come first.
+    pub fn decoder(params: &mut Params, prefix: &str, config: TransformerConfig) -> Transformer {
+        assert!(config.order == Order::NormFirst, "a decoder has its norms first");
+        let TransformerConfig { dim, init, .. } = config;
+        let mut stack = Transformer::new(params, prefix, config);
+        for (b, block) in stack.blocks.iter_mut().enumerate() {
+            let name = |part: &str| format!("{prefix}blocks.{b}.{part}");
+            block.cross = Some(Cross {
+                norm: norm(params, &name("cross_norm"), dim),
+                query: dense(params, &name("cross.query"), dim, dim, init),
+                memory: dense(params, &name("cross.memory"), 2 * dim, dim, init),
+                out: dense(params, &name("cross.out_proj"), dim, dim, init),
+            });
+        }
+        stack
+    }
+
     /// `biases` makes the biases of a block. With `newest` the last block is only asked of the newest row of each sequence
     /// that has any, and those rows come out.
     pub fn run(
         &self,
         tape: &mut Tape,
-        mut x: Var,
+        x: Var,
         ragged: &Arc<Ragged>,
+        biases: &dyn Fn(usize) -> Vec<Bias>,
+        newest: bool,
+    ) -> Var {
+        self.blocks(tape, (x, ragged), None, biases, newest)
+    }
+
+    /// A decoder's rows, with what an encoder read for each of their sequences.
+    pub fn run_beside(
+        &self,
+        tape: &mut Tape,
+        x: Rows,
+        memory: Rows,
+        biases: &dyn Fn(usize) -> Vec<Bias>,
+    ) -> Var {
+        self.blocks(tape, x, Some(memory), biases, false)
+    }
+
+    fn blocks(
+        &self,
+        tape: &mut Tape,
+        (mut x, ragged): Rows,
+        memory: Option<Rows>,
         biases: &dyn Fn(usize) -> Vec<Bias>,
         newest: bool,
     ) -> Var {
@@ -148,6 +201,14 @@ impl Transformer {
             x = tape.linear(o, block.out.weight, with);
             if !first {
                 x = normed(tape, block.norms[0], x);
+            }
+            if let (Some(cross), Some((m, read))) = (block.cross, memory) {
+                let y = normed(tape, cross.norm, x);
+                let q = tape.linear(y, cross.query.weight, plain(cross.query));
+                let m = tape.linear(m, cross.memory.weight, plain(cross.memory));
+                let o = tape.cross_attention((q, ragged), (m, read), heads, dropout);
+                let with = Linear { residual: Some(x), dropout, ..plain(cross.out) };
+                x = tape.linear(o, cross.out.weight, with);
             }
             let y = if first { normed(tape, block.norms[1], x) } else { x };
             let with = Linear { activation: self.config.activation, dropout, ..plain(block.wide) };

@@ -71,6 +71,8 @@ pub enum Bias {
 pub enum Buckets {
     /// i − j, at most `count` − 1. Looking forwards counts as 0.
     Places { count: usize },
+    /// i − j + `count` / 2, at least 0 and at most `count` − 1: both ways.
+    Around { count: usize },
     /// The place of j in its sequence, at most `count` − 1.
     Keys { count: usize },
     /// By the time between `now[i]` and `then[j]`.
@@ -89,17 +91,27 @@ pub enum TimeScale {
 impl Buckets {
     pub fn count(&self) -> usize {
         match self {
-            Buckets::Places { count } | Buckets::Keys { count } | Buckets::Times { count, .. } => *count,
+            Buckets::Places { count }
+            | Buckets::Around { count }
+            | Buckets::Keys { count }
+            | Buckets::Times { count, .. } => *count,
         }
+    }
+
+    /// Where only the distance i − j counts.
+    fn at_distance(&self, distance: isize) -> usize {
+        let count = self.count();
+        let ahead = if matches!(self, Buckets::Around { .. }) { count / 2 } else { 0 };
+        (distance + ahead as isize).clamp(0, count as isize - 1) as usize
     }
 
     /// Buckets of row `i` with each of `rows`, which begin where the sequence does; both are rows of the batch.
     fn fill(&self, i: usize, rows: std::ops::Range<usize>, out: &mut [u16]) {
         let last = self.count() - 1;
         match self {
-            Buckets::Places { .. } => {
+            Buckets::Places { .. } | Buckets::Around { .. } => {
                 for (out, j) in out.iter_mut().zip(rows) {
-                    *out = i.saturating_sub(j).min(last) as u16;
+                    *out = self.at_distance(i as isize - j as isize) as u16;
                 }
             }
             Buckets::Keys { .. } => {
@@ -162,10 +174,10 @@ impl Tile {
         if causal { self.from + r + 1 } else { self.end }
     }
 
-    /// Buckets of places in a line: query `r` of the tile meets those of its keys in order from `rows() − 1 − r` on.
-    fn line(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
-        let (last, farthest) = (count - 1, self.to - 1);
-        (0..self.end + self.rows() - 1).map(move |p| farthest.saturating_sub(p).min(last))
+    /// Buckets of distances in a line: query `r` of the tile meets those of its keys in order from `rows() − 1 − r` on.
+    fn line<'b>(&self, buckets: &'b Buckets) -> impl Iterator<Item = usize> + use<'b> {
+        let farthest = self.to as isize - 1;
+        (0..self.end + self.rows() - 1).map(move |p| buckets.at_distance(farthest - p as isize))
     }
 
     fn in_line(&self, r: usize) -> usize {
@@ -321,12 +333,12 @@ impl Job {
             }
             let count = bias.count(values);
             let (vectors, wide) = match bias {
-                Bias::Numbers { of, .. } => {
+                Bias::Numbers { of, buckets: kind } => {
                     let heads = values.shape(*of).0;
                     let table = &values.data(*of)[if heads > 1 { tile.head * count } else { 0 }..][..count];
                     if bias.is_a_line() {
                         let line = &mut scratch.line;
-                        line.iter_mut().zip(tile.line(count)).for_each(|(to, b)| *to = table[b]);
+                        line.iter_mut().zip(tile.line(kind)).for_each(|(to, b)| *to = table[b]);
                         for (r, s) in scores.chunks_exact_mut(end).enumerate() {
                             let s = &mut s[..tile.reach(r, with.causal)];
                             kernel::axpy(1.0, &line[tile.in_line(r)..][..s.len()], s);
@@ -506,7 +518,7 @@ impl Bias {
 
     /// Whether what it adds depends on i − j alone.
     fn is_a_line(&self) -> bool {
-        matches!(self, Bias::Numbers { buckets: Buckets::Places { .. }, .. })
+        matches!(self, Bias::Numbers { buckets: Buckets::Places { .. } | Buckets::Around { .. }, .. })
     }
 
     /// Buckets, or places.
@@ -627,7 +639,7 @@ impl Backward for Job {
                 let by_bucket = &mut scratch.by_bucket[..rows * count];
                 let bucket_at = Layout::rows_of(count);
                 let (vectors, wide, column) = match bias {
-                    Bias::Numbers { of, .. } => {
+                    Bias::Numbers { of, buckets: kind } => {
                         let from = if values.shape(*of).0 > 1 { tile.head * count } else { 0 };
                         let table = &mut of_biases[n][from..][..count];
                         if bias.is_a_line() {
@@ -637,7 +649,7 @@ impl Backward for Job {
                                 let d = &d[..tile.reach(r, with.causal)];
                                 kernel::axpy(1.0, d, &mut line[tile.in_line(r)..][..d.len()]);
                             }
-                            line.iter().zip(tile.line(count)).for_each(|(d, b)| table[b] += d);
+                            line.iter().zip(tile.line(kind)).for_each(|(d, b)| table[b] += d);
                             continue;
                         }
                         for (d, &b) in ds.iter().zip(buckets) {
@@ -932,6 +944,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn distances_both_ways_forwards_and_back() {
+        for lengths in SHAPES {
+            for count in [5, 301] {
+                let around = Bias::Numbers { of: Var::Node(0), buckets: Buckets::Around { count } };
+                let with = Attention { biases: vec![around], causal: false, ..simple(2, 3, 4) };
+                if count == 5 || lengths.iter().sum::<usize>() < 20 {
+                    try_out(&with, lengths, &[(2, count), (1, 1)]);
+                }
+            }
+        }
+        let mut out = [0u16; 4];
+        Buckets::Around { count: 5 }.fill(1, 0..4, &mut out);
+        assert_eq!(out, [3, 2, 1, 0]);
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! TIGER: an encoder reads the codes of a history, a decoder writes those of the next item.
+//!
+//! The encoder sees all tokens c_11 … c_nL of a history at once; the decoder reads [begin, c_1 … c_{L−1}] of the next item, each after those
+//! before it, and looks at what was read: p(c_l | c_1 … c_{l−1}, history) = softmax(h_l · W_l) over the codes of the level, W_l the
+//! same vectors that both read (tied). Scores of attention within each have a number for each distance and head. An item's score
+//! is the sum of the logarithms of its codes' probabilities.
+//!
+//! Shapes: W (tokens + 1 × D), encoder rows (L n × D), decoder rows (L × D).
+//! Cost: O(L n D² + (L n)² D) a block to read, L steps of a beam of D² + n L D to write. A history teaches once for each of its items,
+//! and is read again each time: so many epochs cost as many times more than in `tiger_decoder`.
+//! Source: Rajput et al., "Recommender Systems with Generative Retrieval" (TIGER), NeurIPS 2023, arXiv:2305.05065; Raffel et al.
+//! (T5), JMLR 2020, arXiv:1910.10683 (encoder, decoder and biases).
+//! Departures: no token for the user; probabilities are over the codes of a level and not over all tokens; layer norms with a mean,
+//! GELU, biased layers, biases by distance without buckets. Items without codes are left out of histories.
+
+use super::known::Known;
+use super::search::Writer;
+use super::stack::{Size, Told, code_scores, code_vector, loss_of_codes};
+use super::{Architecture, Lesson, Network, Reading, generative_model};
+use crate::FitError;
+use crate::sequence::Histories;
+use serde::{Deserialize, Serialize};
+use sommelier_core::Rng;
+use sommelier_nn::layer::{Branches, Memory, Transformer};
+use sommelier_nn::loss::Items;
+use sommelier_nn::op::{Bias, Buckets, Embed};
+use sommelier_nn::train::Settings;
+use sommelier_nn::{Init, ParamId, Params, Ragged, Tape, Var, Workspace};
+use std::ops::Range;
+use std::sync::Arc;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TigerConfig {
+    /// Length of a vector.
+    pub dim: usize,
+    /// Blocks of the encoder, and as many of the decoder.
+    pub blocks: usize,
+    pub heads: usize,
+    /// Width inside the feed-forward half of a block.
+    pub inner: usize,
+    /// Share of numbers dropped in training.
+    pub dropout: f32,
+    /// So many last items of a history are read.
+    pub length: usize,
+    /// Histories in one step of training.
+    pub batch: usize,
+    /// So many events of each person are told in an epoch, others each time; 0 tells all.
+    pub each: usize,
+    /// Beginnings that go on at each code; at least as many as items are asked for.
+    pub beam: usize,
+    /// Standard deviation of code vectors at the start.
+    pub initial: f32,
+    pub training: Settings,
+}
+
+impl Default for TigerConfig {
+    fn default() -> TigerConfig {
+        TigerConfig {
+            dim: 128,
+            blocks: 4,
+            heads: 4,
+            inner: 512,
+            dropout: 0.1,
+            length: 20,
+            batch: 256,
+            each: 0,
+            beam: 20,
+            initial: 0.02,
+            training: Settings::default(),
+        }
+    }
+}
+
+generative_model!(TigerConfig);
+
+impl TigerConfig {
+    fn size(&self) -> Size {
+        let TigerConfig { dim, blocks, heads, inner, dropout, length, initial, .. } = *self;
+        Size { dim, blocks, heads, inner, dropout, length, initial }
+    }
+}
+
+impl Architecture for TigerConfig {
+    const KIND: &'static str = "tiger";
+
+    fn check(&self) -> Result<(), FitError> {
+        self.size().check()
+    }
+
+    fn reading(&self) -> Reading {
+        Reading { length: self.length, batch: self.batch, beam: self.beam }
+    }
+
+    fn training(&self) -> &Settings {
+        &self.training
+    }
+
+    fn build(&self, known: &Known, params: &mut Params) -> Arc<dyn Network> {
+        Arc::new(Net::new(&self.size(), known, params))
+    }
+
+    fn windows(&self, histories: &Histories, rng: &mut Rng) -> Vec<Range<usize>> {
+        histories.endings(self.length, self.each, rng)
+    }
+
+    fn numbers_per_code(&self) -> usize {
+        // The decoder's rows are few beside the encoder's.
+        self.size().numbers_per_token() * 5 / 4
+    }
+}
+
+/// Where the parameters are.
+struct Net {
+    dropout: f32,
+    sizes: Vec<u32>,
+    /// A row for each token, and one for the beginning.
+    tokens: ParamId,
+    encoder: Transformer,
+    decoder: Transformer,
+    /// Numbers by distance, one parameter a block.
+    reads_by_place: Vec<ParamId>,
+    writes_by_place: Vec<ParamId>,
+    distances: usize,
+}
+
+impl Net {
+    fn new(size: &Size, known: &Known, params: &mut Params) -> Net {
+        let small = Init::Normal(size.initial);
+        let tokens = params.add("tokens", known.tokens() as usize + 1, size.dim, small);
+        let encoder = Transformer::new(params, "encoder.", size.transformer(false));
+        let decoder = Transformer::decoder(params, "decoder.", size.transformer(true));
+        let distances = 2 * known.levels() * size.length + 1;
+        let mut by_place = |stack: &str, count: usize| -> Vec<ParamId> {
+            let name = |b: usize| format!("{stack}.blocks.{b}.by_place");
+            (0..size.blocks).map(|b| params.add(&name(b), size.heads, count, small)).collect()
+        };
+        let reads_by_place = by_place("encoder", distances);
+        let writes_by_place = by_place("decoder", known.levels());
+        let (dropout, sizes) = (size.dropout, known.sizes.clone());
+        Net { dropout, sizes, tokens, encoder, decoder, reads_by_place, writes_by_place, distances }
+    }
+
+    /// What the encoder makes of tokens.
+    fn encode(&self, tape: &mut Tape, tokens: Vec<u32>, ragged: &Arc<Ragged>) -> Var {
+        let embed = Embed { dropout: self.dropout, ..Embed::default() };
+        let x = tape.embed(Items::Matrix(self.tokens.into()), Arc::new(tokens), embed);
+        let around = |b: usize| {
+            let buckets = Buckets::Around { count: self.distances };
+            vec![Bias::Numbers { of: self.reads_by_place[b].into(), buckets }]
+        };
+        self.encoder.run(tape, x, ragged, &around, false)
+    }
+}
+
+impl Network for Net {
+    fn told(&self, known: &Known, ragged: &Ragged) -> usize {
+        ragged.len() * known.levels()
+    }
+
+    fn loss(&self, tape: &mut Tape, lesson: &Lesson) -> Var {
+        let Lesson { known, items, ragged, share } = *lesson;
+        let levels = known.levels();
+        let (mut read, mut written) = (Vec::with_capacity(items.len() * levels), Vec::new());
+        let mut told: Told = vec![Default::default(); levels];
+        for window in ragged.iter() {
+            let Some((next, history)) = items[window].split_last() else { continue };
+            for &item in history {
+                read.extend(known.tokens_of(item));
+            }
+            let mut before = known.tokens();
+            for (level, token) in known.tokens_of(*next).enumerate() {
+                told[level].0.push(written.len() as u32);
+                told[level].1.push(token - known.start(level));
+                written.push(before);
+                before = token;
+            }
+        }
+        let of_read = Arc::new(Ragged::of(ragged.iter().map(|w| (w.len() - 1) * levels)));
+        let of_written = Arc::new(Ragged::of(ragged.iter().map(|_| levels)));
+        let memory = self.encode(tape, read, &of_read);
+        let embed = Embed { dropout: self.dropout, ..Embed::default() };
+        let x = tape.embed(Items::Matrix(self.tokens.into()), Arc::new(written), embed);
+        let by_place = |b: usize| {
+            let buckets = Buckets::Places { count: self.sizes.len() };
+            vec![Bias::Numbers { of: self.writes_by_place[b].into(), buckets }]
+        };
+        let h = self.decoder.run_beside(tape, (x, &of_written), (memory, &of_read), &by_place);
+        loss_of_codes(tape, self.tokens, &self.sizes, h, told, share)
+    }
+
+    fn read<'a>(&'a self, params: &'a Params, known: &'a Known, items: &[u32]) -> Box<dyn Writer + 'a> {
+        let tokens: Vec<u32> = items.iter().flat_map(|&item| known.tokens_of(item)).collect();
+        let ragged = Arc::new(Ragged::of([tokens.len()]));
+        let mut tape = Tape::answering(params, Workspace::default());
+        let read = self.encode(&mut tape, tokens, &ragged);
+        let memory = self.decoder.beside(params, tape.data(read));
+        Box::new(Pen { net: self, params, known, memory, branches: Branches::new(1) })
+    }
+}
+
+/// Writes codes beside a history that was read.
+struct Pen<'a> {
+    net: &'a Net,
+    params: &'a Params,
+    known: &'a Known,
+    memory: Memory,
+    branches: Branches,
+}
+
+impl Pen<'_> {
+    /// Goes on with these tokens, one for each branch.
+    fn write(&mut self, level: usize, tokens: impl Iterator<Item = u32>) -> Vec<f32> {
+        let (net, params) = (self.net, self.params);
+        let x = tokens.flat_map(|token| code_vector(params, net.tokens, token)).copied().collect();
+        let h = net.decoder.branch(params, x, &self.memory, &mut self.branches, &net.writes_by_place);
+        code_scores(params, net.tokens, self.known, level, &h)
+    }
+}
+
+impl Writer for Pen<'_> {
+    fn first(&mut self) -> Vec<f32> {
+        self.branches = Branches::new(1);
+        self.write(0, std::iter::once(self.known.tokens()))
+    }
+
+    fn next(&mut self, level: usize, from: &[(usize, u32)]) -> Vec<f32> {
+        self.branches.keep(&from.iter().map(|&(b, _)| b).collect::<Vec<_>>());
+        let start = self.known.start(level - 1);
+        self.write(level, from.iter().map(|&(_, code)| start + code))
+    }
+}
