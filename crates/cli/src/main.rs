@@ -69,6 +69,8 @@ enum Command {
     Train(commands::train::TrainArgs),
     /// Fit and measure recipes on a split of the data
     Evaluate(commands::evaluate::EvaluateArgs),
+    /// How good the codes of items are, and which items begin alike
+    Codes(commands::codes::CodesArgs),
     /// Published figures beside ours
     Reproduce(commands::reproduce::ReproduceArgs),
     /// Ask for a slate without a server
@@ -113,6 +115,7 @@ fn run(global: &Global, command: Command) -> Result<()> {
         Command::Doctor(args) => commands::doctor::run(global, &args),
         Command::Train(args) => commands::train::run(global, &args),
         Command::Evaluate(args) => commands::evaluate::run(global, &args),
+        Command::Codes(args) => commands::codes::run(global, &args),
         Command::Reproduce(args) => commands::reproduce::run(global, &args),
         Command::Recommend(args) => commands::recommend::run(global, &args),
         Command::Explain(args) => commands::recommend::explain(global, &args),

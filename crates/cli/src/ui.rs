@@ -2,7 +2,7 @@
 
 use crate::Global;
 use anyhow::{Error, Result};
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Row, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -197,6 +197,29 @@ pub fn table(header: &[&str]) -> Table {
     table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     table.set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
     table
+}
+
+/// A table for many short lines ([`line`]), nothing between them; 80 columns where nobody says how wide the terminal is. `numbers`
+/// are the columns that are written to the right.
+pub fn lines(header: &[&str], numbers: &[usize]) -> Table {
+    let mut table = table(header);
+    table.style_mut().row_separator = LineStyle::none();
+    if table.width().is_none() {
+        table.set_width(80);
+    }
+    for &column in numbers {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// One line of a table; what finds no room is cut.
+pub fn line<const N: usize>(cells: [String; N]) -> Row {
+    let mut row = Row::from(cells);
+    row.max_height(1);
+    row
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ pub fn train(recipe: &Recipe, snapshot: &Snapshot, ctx: &mut FitContext) -> Resu
         .build()
         .map_err(|e| EngineError::Invalid(format!("cannot start {} threads: {e}", ctx.threads)))?;
     let start = Instant::now();
-    let watched = recipe.model.is_watched().then(|| Split::watching(&snapshot, ctx.seed)).flatten();
+    let watched = watched(recipe, &snapshot, ctx);
     let learnt = watched.as_ref().map_or(&snapshot, |split| &split.train);
     ctx.validate = watched.as_ref().and_then(|split| judge(split, &EvalConfig::default(), ctx));
     let fitted = pool.install(|| {
@@ -129,6 +129,11 @@ pub fn train(recipe: &Recipe, snapshot: &Snapshot, ctx: &mut FitContext) -> Resu
     let mut trained = Trained::new(recipe, learnt, (model, prepared), ctx, start.elapsed().as_secs_f64());
     trained.watched = watched.map_or(0, |split| split.test.cases());
     Ok(trained)
+}
+
+/// What the recipe's model learns from, and the events that tell it when it has learned enough, where it is to be told.
+pub(crate) fn watched(recipe: &Recipe, snapshot: &Snapshot, ctx: &FitContext) -> Option<Split> {
+    recipe.model.is_watched().then(|| Split::watching(snapshot, ctx.seed)).flatten()
 }
 
 impl Trained {

@@ -136,7 +136,12 @@ impl Catalogue {
 
     /// Items that a slate could hold if nothing hid them.
     pub fn len(&self) -> usize {
-        (0..self.entries.len() as Slot).filter(|&slot| self.exists(slot)).count()
+        self.slots().count()
+    }
+
+    /// Of the items that exist.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        (0..self.entries.len() as Slot).filter(|&slot| self.exists(slot))
     }
 
     /// Whether the model can score and return it.

@@ -3,6 +3,7 @@
 mod answer;
 mod artefact;
 mod catalogue;
+mod codes;
 mod config;
 mod diverse;
 mod error;
@@ -19,6 +20,7 @@ pub mod reproduce;
 mod space;
 
 pub use artefact::{Artefact, ArtefactInfo, FORMAT, FileInfo, Trained, train};
+pub use codes::{Branch, CodeTree, Coded, Family, Siblings, View};
 pub use config::{
     DEFAULT_SCENARIO, DiversityConfig, DiversityMethod, EngineConfig, PipelineConfig, QueryLimits,
     RecordConfig, Seen, SimilarityBy, SourceConfig, SourceKind,
@@ -27,4 +29,5 @@ pub use error::{EngineError, QueryError};
 pub use filter::{Filter, FilterError};
 pub use prepare::{BEHAVIOUR, Prepared, Tokenise};
 pub use recipe::{Bound, Claim, DataConfig, Recipe};
+pub use sommelier_encode::tokenise::{Level, Quality};
 pub use space::{Engine, Readiness, Space, SpaceStats, log_dir, media_dir};

@@ -53,6 +53,8 @@ struct Tokens {
     tokeniser: Box<dyn Tokeniser>,
     /// Of the catalogue it was fitted on.
     codes: Codes,
+    /// The item of each row of these.
+    items: Vec<u32>,
     late: Mutex<Late>,
 }
 
@@ -65,6 +67,7 @@ struct Late {
 const ENCODE: &str = "encode";
 const TOKENISE: &str = "tokenise";
 const OF_ITEMS: &str = "of_items";
+const ITEMS: &str = "items";
 const SIZES: &str = "sizes";
 
 impl Recipe {
@@ -157,16 +160,18 @@ fn tokenise(
     let beside = align.as_ref().map(|of| (pick(of), of.dim));
     let tokeniser = how.by.fit(x, beside.as_ref().map(|(rows, dim)| Rows::new(rows, *dim)), ctx)?;
     let (codes, taken) = make_unique(&*tokeniser, x, how.collisions)?;
+    ctx.progress.start("how good the codes are", None);
     let quality = Quality::of(&codes, x, Some(&*tokeniser), ctx.seed);
+    ctx.progress.finish();
     let levels = codes.levels();
-    let items = vectors.len();
     let mut of_items =
-        ItemCodes { sizes: codes.sizes.clone(), rows: vec![0; items * levels], known: vectors.known };
+        ItemCodes { sizes: codes.sizes.clone(), rows: vec![0; vectors.len() * levels], known: vectors.known };
     for (&i, row) in who.iter().zip(codes.iter()) {
         of_items.rows[i * levels..][..levels].copy_from_slice(row);
     }
     let late = Mutex::new(Late { taken, of: HashMap::new() });
-    Ok((Tokens { how: how.clone(), tokeniser, codes, late }, of_items, quality))
+    let items = who.into_iter().map(|i| i as u32).collect();
+    Ok((Tokens { how: how.clone(), tokeniser, codes, items, late }, of_items, quality))
 }
 
 /// Names of encoders so that each comes after those it needs.
@@ -230,6 +235,21 @@ impl Prepared {
         self.encoders.is_empty() && self.tokeniser.is_none()
     }
 
+    /// How many codes there are at each level; `None` where the recipe makes none.
+    pub(crate) fn sizes(&self) -> Option<&[u32]> {
+        self.tokeniser.as_ref().map(|tokens| &tokens.codes.sizes[..])
+    }
+
+    /// Codes of the items it was fitted on, each with the item's index there.
+    pub(crate) fn codes(&self) -> impl Iterator<Item = (u32, &[u32])> {
+        self.tokeniser.iter().flat_map(|tokens| tokens.items.iter().copied().zip(&tokens.codes))
+    }
+
+    /// Codes of an item that came after the fit and was described.
+    pub(crate) fn later_codes(&self, item: &str) -> Option<Vec<u32>> {
+        self.tokeniser.as_ref()?.late.lock().of.get(item).cloned()
+    }
+
     /// The item with its vectors and codes among the properties: what models are told of items that came after the fit. An
     /// item that comes again keeps its codes while its vector does, and gives them back when they change.
     pub fn describe(&self, item: &Item) -> Item {
@@ -265,6 +285,7 @@ impl Prepared {
             let (levels, rows) = (tokens.codes.levels(), tokens.codes.rows.clone());
             weights.set_u32(SIZES, &[levels], tokens.codes.sizes.clone());
             weights.set_u32(OF_ITEMS, &[tokens.codes.len(), levels], rows);
+            weights.set_u32(ITEMS, &[tokens.items.len()], tokens.items.clone());
             put(&mut all, TOKENISE, weights);
         }
         Some(all)
@@ -282,18 +303,23 @@ impl Prepared {
             let own = take(weights, TOKENISE);
             let tokeniser = how.by.load(&take(&own, "by"))?;
             let (sizes, rows) = (own.u32(SIZES)?.1.to_vec(), own.u32(OF_ITEMS)?.1.to_vec());
+            let items = own.u32(ITEMS)?.1.to_vec();
             let fits = !sizes.is_empty()
+                && rows.len() == items.len() * sizes.len()
                 && rows.chunks(sizes.len()).all(|row| {
                     row.len() == sizes.len() && row.iter().zip(&sizes).all(|(code, size)| code < size)
                 });
             if !fits {
-                let what = format!("{TOKENISE}.{OF_ITEMS} does not fit its sizes {sizes:?}");
+                let what = format!(
+                    "{TOKENISE}.{OF_ITEMS} does not fit its sizes {sizes:?} and {} items",
+                    items.len()
+                );
                 return Err(LoadError::Other(format!("{what}; the artefact is damaged, train it again")));
             }
             let codes = Codes { sizes, rows };
             let taken = Taken::of(&codes, how.collisions);
             let late = Mutex::new(Late { taken, of: HashMap::new() });
-            prepared.tokeniser = Some(Tokens { how: how.clone(), tokeniser, codes, late });
+            prepared.tokeniser = Some(Tokens { how: how.clone(), tokeniser, codes, items, late });
         }
         Ok(prepared)
     }

@@ -2,6 +2,7 @@
 
 use crate::artefact::{Artefact, ArtefactInfo, Trained, train, write_atomic};
 use crate::catalogue::{Catalogue, Contents, Counts};
+use crate::codes::CodeTree;
 use crate::config::{EngineConfig, PipelineConfig};
 use crate::error::{EngineError, QueryError, near};
 use crate::history::{HistoryCache, Kinds, Known};
@@ -551,14 +552,37 @@ impl Space {
     }
 
     fn replace_live(&self, model: Option<(Published, Vocab)>, contents: Contents) {
+        *self.live.write() = Arc::new(self.live_with(model, contents));
+        *self.text.lock() = None;
+    }
+
+    fn live_with(&self, model: Option<(Published, Vocab)>, contents: Contents) -> Live {
         let (model, items) = model.map_or((None, Vocab::new()), |(model, items)| (Some(model), items));
         let now = self.clock.now();
         let catalogue = RwLock::new(Catalogue::new(&items, contents, now));
         let users = HistoryCache::new(self.config.history_cache_events);
         let live = Live { model, catalogue, users };
         live.catalogue.write().introduce(live.meet(), now);
-        *self.live.write() = Arc::new(live);
-        *self.text.lock() = None;
+        live
+    }
+
+    /// The codes that the published artefact's recipe made of the catalogue, or the named one's: those of items that came after
+    /// its fit too.
+    pub fn codes(&self, artefact: Option<&str>) -> Result<CodeTree, EngineError> {
+        let live = match artefact {
+            None => self.live(),
+            Some(name) => {
+                let contents = self.live().catalogue.read().contents();
+                Arc::new(self.live_with(Some(self.load(name)?), contents))
+            }
+        };
+        let Some(published) = &live.model else {
+            let reason = self.problem.lock().clone();
+            return Err(EngineError::Invalid(reason.unwrap_or_else(|| {
+                format!("space {} has published no artefact; publish one, or name a recipe", self.name)
+            })));
+        };
+        CodeTree::of_artefact(&published.info, &published.prepared, &live.catalogue.read())
     }
 
     // Evaluations.

@@ -1,6 +1,7 @@
 //! One file per command (a few share one).
 
 pub mod backup;
+pub mod codes;
 pub mod demo;
 pub mod doctor;
 pub mod evaluate;
