@@ -20,6 +20,8 @@ const NAMED: usize = 10;
 
 /// A catalogue's codes, and the items that have them.
 pub struct CodeTree {
+    /// Of the recipe or artefact.
+    pub name: String,
     /// How many codes there are at each level.
     pub sizes: Vec<u32>,
     /// Of the codes that were fitted: later items are not in it.
@@ -168,10 +170,11 @@ impl CodeTree {
                 None => without.push(id.to_owned()),
             }
         }
-        CodeTree::new(sizes.to_vec(), quality.clone(), coded, without)
+        CodeTree::new(name, sizes.to_vec(), quality.clone(), coded, without)
     }
 
     fn new(
+        name: &str,
         sizes: Vec<u32>,
         quality: Quality,
         items: Vec<Coded>,
@@ -184,7 +187,7 @@ impl CodeTree {
             )));
         }
         let trie = CodeTrie::of(sizes.len(), items.iter().zip(0..).map(|(item, i)| (&item.codes[..], i)));
-        Ok(CodeTree { sizes, quality, items, without, trie })
+        Ok(CodeTree { name: name.to_owned(), sizes, quality, items, without, trie })
     }
 
     /// How many items have codes.
@@ -327,7 +330,7 @@ mod tests {
             codes: codes.clone(),
         };
         let items = rows.iter().enumerate().map(item).collect();
-        CodeTree::new(vec![9; levels], quality, items, vec!["bare".into()]).unwrap()
+        CodeTree::new("t", vec![9; levels], quality, items, vec!["bare".into()]).unwrap()
     }
 
     /// i0 and i1 have the same codes; i2 begins as they do, i3 and i4 do not.
@@ -403,7 +406,7 @@ mod tests {
         assert!(family("i9").contains("unknown (did you mean"), "{}", family("i9"));
         let many: Vec<Vec<u32>> = (0..9).chain(0..9).map(|i| vec![i]).collect();
         assert!(tree(1, &many).under(&[11], View::ALL).unwrap_err().to_string().ends_with("7, 8"));
-        let empty = CodeTree::new(vec![2], shelf.quality.clone(), Vec::new(), vec!["bare".into()]);
+        let empty = CodeTree::new("t", vec![2], shelf.quality.clone(), Vec::new(), vec!["bare".into()]);
         assert!(empty.is_err_and(|e| e.to_string().contains("no item has codes")));
     }
 

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use sommelier_core::{Clock, Event, FitContext, HistoryEntry, Item, ManualClock, Query, Slate, Time};
 use sommelier_data::log::Erasure;
 use sommelier_engine::{
-    Artefact, DiversityConfig, Engine, EngineConfig, EngineError, PipelineConfig, Recipe, SourceConfig,
-    SourceKind, Space,
+    Artefact, CodeTree, DiversityConfig, Engine, EngineConfig, EngineError, PipelineConfig, Recipe,
+    SourceConfig, SourceKind, Space, View,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -318,6 +318,63 @@ fn what_is_written_exists_while_items_come_and_go() {
     let again = open(dir.path(), EngineConfig::default());
     assert!(place(&again, 1, "late-1").is_some(), "after a restart too");
     assert_eq!(place(&again, 0, "late-0"), None, "deleted");
+}
+
+#[test]
+fn codes_are_looked_at_before_a_model_is_trained_and_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = |codes: &CodeTree| serde_json::to_value(codes.under(&[], View::ALL).unwrap()).unwrap();
+    let name = {
+        let space = open(dir.path(), EngineConfig::default());
+        // The first item has no words, so that codes begin with the second.
+        let mut books = vec![item("bare", json!({"year": 1999}))];
+        let words = ["murder detective clue", "poem ode sonnet", "ship whale storm"];
+        books.extend(
+            (0..9).map(|n| item(&format!("b{n}"), json!({"title": format!("{} part{n}", words[n % 3])}))),
+        );
+        space.put_items(books).unwrap();
+        let read = |n: usize| {
+            Event::new(format!("u{n}"), if n == 0 { "bare".into() } else { format!("b{}", n % 9) }, "read")
+        };
+        space.append((0..20).map(read).collect()).unwrap();
+        let recipe = Recipe::parse(
+            "mine",
+            "name = 'mine'\nabout = 'x'\n[encode.words]\nkind = 'text'\ndim = 4\n[tokenise]\nof = 'words'\n\
+             by = { kind = 'residual', levels = 2, codes = 3 }\n[model]\nkind = 'ease'\n",
+        );
+        let recipe = recipe.unwrap();
+        let error = space.codes(None).err().unwrap().to_string();
+        assert!(error.contains("published no artefact"), "{error}");
+        let before =
+            CodeTree::of_recipe(&recipe, &space.snapshot().unwrap(), &mut FitContext::quiet(7)).unwrap();
+        assert_eq!((before.items(), before.later(), before.without()), (9, 0, 1));
+        let alike = before.family("b0", 20).unwrap();
+        assert!(alike.levels[0].items.iter().all(|other| other.title.as_ref().unwrap().contains("murder")));
+        assert_eq!(alike.levels[0].count, 3, "the words say which are alike");
+        let name = publish(&space, &recipe);
+        let published = space.codes(None).unwrap();
+        assert_eq!((&published.quality, whole(&published)), (&before.quality, whole(&before)));
+
+        space.put_items(vec![item("late", json!({"title": "murder detective clue part9"}))]).unwrap();
+        space.delete_item("b3").unwrap();
+        let after = space.codes(None).unwrap();
+        assert_eq!((after.items(), after.later(), after.without()), (9, 1, 1));
+        let late = after.family("late", 20).unwrap();
+        assert!(late.item.later && late.codes[0] == alike.codes[0]);
+        assert!(after.family("b3", 20).is_err(), "deleted");
+        assert_eq!(whole(&space.codes(Some(&name)).unwrap()), whole(&after));
+        publish(&space, &ease());
+        let error = space.codes(None).err().unwrap().to_string();
+        assert!(error.contains("has no codes"), "{error}");
+        assert_eq!(whole(&space.codes(Some(&name)).unwrap()), whole(&after), "published or not");
+        name
+    };
+    let space = open(dir.path(), EngineConfig::default());
+    let again = space.codes(Some(&name)).unwrap();
+    assert_eq!((again.items(), again.later(), again.without()), (9, 1, 1), "after a restart too");
+    let without_words = Recipe::builtin("ease").unwrap();
+    let error = CodeTree::of_recipe(&without_words, &space.snapshot().unwrap(), &mut FitContext::quiet(7));
+    assert!(error.is_err_and(|e| e.to_string().contains("no [tokenise]")));
 }
 
 #[test]

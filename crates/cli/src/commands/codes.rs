@@ -3,7 +3,7 @@
 use crate::commands::evaluate::recipe;
 use crate::commands::import::{self, ReadArgs};
 use crate::{Global, config, ui};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use comfy_table::Table;
 use serde::Serialize;
@@ -118,18 +118,14 @@ fn of_recipe(global: &Global, args: &CodesArgs, name: &str) -> Result<(Of, CodeT
         None => import::of_log(&*config::open_space(global)?)?,
     };
     let mut context = ui::context(global, args.seed);
-    let codes = ui::on_pool(global, || CodeTree::of_recipe(&recipe, &snapshot, &mut context))?
-        .with_context(|| format!("recipe {}", recipe.name))?;
-    Ok((Of::Recipe(recipe.name), codes))
+    let codes = ui::on_pool(global, || CodeTree::of_recipe(&recipe, &snapshot, &mut context))??;
+    Ok((Of::Recipe(codes.name.clone()), codes))
 }
 
 /// Of the published artefact where none is named.
 fn of_artefact(global: &Global, name: Option<&str>) -> Result<(Of, CodeTree)> {
-    let space = config::open_space(global)?;
-    let codes = space.codes(name)?;
-    let published = || space.published().map(|info| info.name);
-    let name = name.map(str::to_owned).or_else(published);
-    Ok((Of::Artefact(name.context("the artefact is no longer published")?), codes))
+    let codes = config::open_space(global)?.codes(name)?;
+    Ok((Of::Artefact(codes.name.clone()), codes))
 }
 
 fn view(args: &CodesArgs, usual: View) -> View {
@@ -150,7 +146,10 @@ fn people(document: &Document) -> String {
     text.push_str("\n\n");
     match &document.shown {
         Shown::Item(family) => text + &of_item(family),
-        Shown::Tree(tree) => text + &quality(document.quality) + "\n\n" + &of_tree(tree, document.prefix),
+        Shown::Tree(tree) if document.prefix.is_empty() => {
+            text + &quality(document.quality) + "\n\n" + &of_tree(tree, document.prefix)
+        }
+        Shown::Tree(tree) => text + &of_tree(tree, document.prefix),
     }
 }
 
@@ -159,25 +158,21 @@ fn quality(quality: &Quality) -> String {
     let share = |n: Option<f64>| n.map_or("–".to_owned(), percent);
     let mut table = ui::lines(&["how good they are", "", ""], &[1]);
     for (name, value, words) in [
-        ("items", quality.items.to_string(), "measured: those of the fit"),
-        ("collisions", percent(quality.collisions), "of them have codes that others have too; 0 is best"),
-        ("largest group", quality.largest_group.to_string(), "items with the same codes; 1 is best"),
-        (
-            "reconstruction",
-            number(quality.reconstruction),
-            "of what vectors tell is lost; 0 is best, 1 is all",
-        ),
-        ("neighbours", share(quality.neighbours), "of ten nearest items stay so by codes; 100 % is best"),
+        ("items", quality.items.to_string(), "that codes were fitted on"),
+        ("collisions", percent(quality.collisions), "share the tokeniser's codes with others; 0 is best"),
+        ("largest group", quality.largest_group.to_string(), "items that share the same; 1 is best"),
+        ("reconstruction", number(quality.reconstruction), "of what vectors tell is lost; 0 is best"),
+        ("neighbours", share(quality.neighbours), "of ten nearest are so by codes; 100 % is best"),
     ] {
         table.add_row(ui::line([name.to_owned(), value, words.to_owned()]));
     }
-    format!("{table}\n\n{}\n{LEVELS}", levels(&quality.levels))
+    format!("{table}\n\n{}{LEVELS}", levels(&quality.levels))
 }
 
 /// What the columns of [`levels`] mean.
-const LEVELS: &str = "\
+const LEVELS: &str = "
  used        of the level's codes some item has; 100 % wastes none
- entropy     bits that a code tells, of those it could; the more the better
+ entropy     that a code tells, at most log2 of codes; the more the better
  perplexity  as many codes, all as common, would tell as much
  beginnings  distinct up to here; in the end as many as items is best
  gini        of items over beginnings: 0 is even, near 1 a few hold most
@@ -191,7 +186,7 @@ fn levels(levels: &[Level]) -> Table {
             n.to_string(),
             level.codes.to_string(),
             percent(level.used),
-            format!("{:.2} of {:.2}", level.entropy, (level.codes as f64).log2()),
+            format!("{:.2} bits", level.entropy),
             format!("{:.1}", level.perplexity),
             level.prefixes.to_string(),
             format!("{:.2}", level.gini),
@@ -204,7 +199,7 @@ fn levels(levels: &[Level]) -> Table {
 fn of_tree(tree: &Branch, prefix: &[u32]) -> String {
     let mut table = ui::lines(&["codes", "items", "titles"], &[1]);
     let cut = draw(tree, prefix.to_vec(), ("", ""), &mut table);
-    let hint = "… stands for what is left out: --depth, --width, or --prefix with codes from above";
+    let hint = "… is what is left out; --depth, --width and --prefix (codes as above) show it";
     if cut { format!("{table}\n{hint}") } else { table.to_string() }
 }
 
@@ -240,10 +235,10 @@ fn draw(branch: &Branch, mut beginning: Vec<u32>, (hook, margin): (&str, &str), 
 fn of_item(family: &Family) -> String {
     let mut table = ui::lines(&["codes begin", "items", "others that go on with another code"], &[1]);
     for (n, level) in (1..).zip(&family.levels) {
-        let others = match titles(&level.items, level.more) {
-            same if n == family.levels.len() && !same.is_empty() => format!("the same codes: {same}"),
-            others => others,
-        };
+        let mut others = titles(&level.items, level.more);
+        if n == family.levels.len() {
+            others = format!("the same codes: {}", if others.is_empty() { "none" } else { &others });
+        }
         table.add_row(ui::line([codes(level.beginning), level.count.to_string(), others]));
     }
     format!("{} ({}) has the codes {}\n\n{table}", title(family.item), family.item.id, codes(family.codes))
