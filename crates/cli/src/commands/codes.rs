@@ -137,11 +137,8 @@ fn people(document: &Document) -> String {
     let (Of::Recipe(name) | Of::Artefact(name)) = &document.of;
     let sizes: Vec<String> = document.sizes.iter().map(u32::to_string).collect();
     let mut text = format!("{name}: {} items with codes of {}", document.items, sizes.join(" × "));
-    if document.later > 0 {
-        text += &format!(", {} of them later than the fit", document.later);
-    }
-    if document.without > 0 {
-        text += &format!("; {} have none", document.without);
+    if document.later + document.without > 0 {
+        text += &format!("\n{} came after the fit; {} have no codes", document.later, document.without);
     }
     text.push_str("\n\n");
     match &document.shown {
@@ -159,7 +156,7 @@ fn quality(quality: &Quality) -> String {
     let mut table = ui::lines(&["how good they are", "", ""], &[1]);
     for (name, value, words) in [
         ("items", quality.items.to_string(), "that codes were fitted on"),
-        ("collisions", percent(quality.collisions), "share the tokeniser's codes with others; 0 is best"),
+        ("collisions", percent(quality.collisions), "share the tokeniser's codes; 0 is best"),
         ("largest group", quality.largest_group.to_string(), "items that share the same; 1 is best"),
         ("reconstruction", number(quality.reconstruction), "of what vectors tell is lost; 0 is best"),
         ("neighbours", share(quality.neighbours), "of ten nearest are so by codes; 100 % is best"),
