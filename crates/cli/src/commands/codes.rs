@@ -138,7 +138,8 @@ fn people(document: &Document) -> String {
     let sizes: Vec<String> = document.sizes.iter().map(u32::to_string).collect();
     let mut text = format!("{name}: {} items with codes of {}", document.items, sizes.join(" × "));
     if document.later + document.without > 0 {
-        text += &format!("\n{} came after the fit; {} have no codes", document.later, document.without);
+        let (later, without) = (document.later, document.without);
+        text = format!("{text}\n{later} came after the fit; {without} have no codes");
     }
     text.push_str("\n\n");
     match &document.shown {
