@@ -115,7 +115,7 @@ fn a_recipe_shows_its_codes_before_a_model_is_trained_and_an_artefact_the_same()
     let text = printed(&bench, &["codes"]);
     for words in [
         "25 items with codes of 4 × 4 × 16",
-        "1 came after the fit; 1 have no codes",
+        "1 later than the fit, 1 without codes",
         "collisions",
         "reconstruction",
         "neighbours",

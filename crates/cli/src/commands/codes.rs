@@ -139,7 +139,7 @@ fn people(document: &Document) -> String {
     let mut text = format!("{name}: {} items with codes of {}", document.items, sizes.join(" × "));
     if document.later + document.without > 0 {
         let (later, without) = (document.later, document.without);
-        text = format!("{text}\n{later} came after the fit; {without} have no codes");
+        text = format!("{text}\n{later} later than the fit, {without} without codes");
     }
     text.push_str("\n\n");
     match &document.shown {
@@ -224,7 +224,7 @@ fn draw(branch: &Branch, mut beginning: Vec<u32>, (hook, margin): (&str, &str), 
     }
     if branch.more > 0 && !branch.children.is_empty() {
         let listed: usize = branch.children.iter().map(|child| child.count).sum();
-        let words = format!("{} further codes", branch.more);
+        let words = format!("{} further code{}", branch.more, if branch.more == 1 { "" } else { "s" });
         table.add_row(ui::line([format!("{margin}└ …"), (branch.count - listed).to_string(), words]));
     }
     cut
