@@ -6,6 +6,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
+use std::sync::Arc;
 
 /// Recommendation, search, similar items and sessions are one question with different fields filled.
 ///
@@ -111,6 +112,8 @@ pub struct ResolvedQuery {
     pub history: Vec<Seen>,
     pub like: Vec<ItemIx>,
     pub unlike: Vec<ItemIx>,
+    /// What is wished for in words, as the vector that a model learned to hear; only for those that do.
+    pub wish: Option<Arc<[f32]>>,
     pub now: Time,
 }
 

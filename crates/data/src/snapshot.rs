@@ -122,6 +122,8 @@ pub struct Snapshot {
     pub vectors: Arc<BTreeMap<String, Arc<ItemVectors>>>,
     /// Short codes that were made of items' vectors.
     pub codes: Option<Arc<ItemCodes>>,
+    /// What could be said to ask for items.
+    pub wishes: Option<Arc<ItemWishes>>,
     /// The split the files came with (`u1.base`/`u1.test`, `train.txt`/`test.txt`), if any.
     pub given: Option<Arc<Given>>,
     /// What is ranked for each user beside the items to find, where the files fix that; empty where they do not.
@@ -160,8 +162,30 @@ pub struct ItemCodes {
     pub known: Vec<bool>,
 }
 
+/// What people could say to ask for each item, as vectors: to learn from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemWishes {
+    /// Numbers in a vector.
+    pub dim: usize,
+    /// Vectors of an item.
+    pub each: usize,
+    /// Share of the items told in training whose wish is heard.
+    pub heard: f32,
+    /// Items × `each` × `dim`; zeros where there are none.
+    pub rows: Vec<f32>,
+    /// Whether the item has some.
+    pub known: Vec<bool>,
+}
+
+impl ItemWishes {
+    /// One of an item's vectors.
+    pub fn row(&self, item: usize, which: usize) -> &[f32] {
+        &self.rows[(item * self.each + which) * self.dim..][..self.dim]
+    }
+}
+
 impl Snapshot {
-    /// What a fit on this snapshot depends on, in words: its name, its sizes and a digest of events, codes and `further` numbers.
+    /// What a fit on this snapshot depends on, in words: its name, its sizes and a digest of events, codes, wishes and `further` numbers.
     pub fn identity<'a>(&self, further: impl IntoIterator<Item = &'a f32>) -> String {
         let e = &self.events;
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
@@ -171,6 +195,7 @@ impl Snapshot {
         e.weight.iter().for_each(|w| add(u64::from(w.to_bits())));
         e.at.iter().for_each(|&t| add(t as u64));
         self.codes.iter().flat_map(|codes| &codes.rows).for_each(|&k| add(u64::from(k)));
+        self.wishes.iter().flat_map(|wishes| &wishes.rows).for_each(|v| add(u64::from(v.to_bits())));
         further.into_iter().for_each(|v| add(u64::from(v.to_bits())));
         let (users, items) = (self.users.len(), self.items.len());
         format!("data {}: {users} users, {items} items, {} events, {hash:016x}", self.name, e.len())
@@ -286,6 +311,7 @@ impl Snapshot {
             user_info: Arc::new(vec![None; users.len()]),
             vectors: Arc::default(),
             codes: None,
+            wishes: None,
             users: Arc::new(users),
             items: Arc::new(items),
             kinds: Arc::new(kinds),

@@ -248,7 +248,9 @@ impl Space {
             let newest = published.info.newest?;
             query.user.as_deref().filter(|_| unchanged(newest)).and_then(|user| published.user(user))
         });
-        ResolvedQuery { user, history: steps, like: ix(likes), unlike: ix(unlikes), now }
+        let heard = live.model.as_ref().filter(|published| published.model.hears());
+        let wish = heard.zip(query.wish.as_deref()).and_then(|(published, wish)| published.hear(wish));
+        ResolvedQuery { user, history: steps, like: ix(likes), unlike: ix(unlikes), wish, now }
     }
 
     /// The best items, best first, gate not yet applied to what changed meanwhile.
@@ -286,7 +288,8 @@ impl Space {
         Ok(filled)
     }
 
-    /// Items whose words match. For a known person, word rank and taste rank are fused.
+    /// Items whose words match. For a known person, word rank and taste rank are fused; a model that hears the wish names items of
+    /// its own.
     fn search(
         &self,
         live: &Live,
@@ -298,7 +301,9 @@ impl Space {
         let text = self.text()?;
         let catalogue = live.catalogue.read();
         let passes = |id: &str| catalogue.slot(id).is_some_and(|slot| asked.gate.lets(&catalogue, slot));
-        let taste = has_profile && asked.pipeline.search_taste > 0.0;
+        // A model that hears the wish has read the history too.
+        let hears = asked.resolved.wish.is_some();
+        let taste = has_profile && (asked.pipeline.search_taste > 0.0 || hears);
         let depth = if taste { pool.max(asked.pipeline.search_pool) } else { pool };
         let hits = text.search(wish, depth, &passes).map_err(EngineError::from)?;
         let source = Source::Kind(SourceKind::Search);
@@ -308,6 +313,11 @@ impl Space {
             .collect();
         drop(catalogue);
         let Some(published) = live.model.as_ref().filter(|_| taste) else { return Ok(picks) };
+        if hears {
+            let allowed = allowed(live, asked);
+            let found = from_sources(live, &*published.model, asked, depth, &allowed);
+            return Ok(fuse(&[(1.0, picks), (1.0, found)]));
+        }
         let mut liked = picks.clone();
         let scores = scores_of(live, &*published.model, &asked.resolved, &liked);
         for (pick, score) in liked.iter_mut().zip(&scores) {

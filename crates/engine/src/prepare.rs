@@ -5,6 +5,7 @@
 
 use crate::error::EngineError;
 use crate::recipe::Recipe;
+use crate::wish;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,6 +45,8 @@ pub struct Prepared {
     /// In the order in which they need each other.
     encoders: Vec<(String, Box<dyn Encoder>)>,
     tokeniser: Option<Tokens>,
+    /// Of what people say.
+    wish: Option<Box<dyn Encoder>>,
     /// How good the codes are, before any model learned from them.
     pub quality: Option<Quality>,
 }
@@ -65,6 +68,7 @@ struct Late {
 }
 
 const ENCODE: &str = "encode";
+const WISH: &str = "wish";
 const TOKENISE: &str = "tokenise";
 const OF_ITEMS: &str = "of_items";
 const ITEMS: &str = "items";
@@ -73,7 +77,7 @@ const SIZES: &str = "sizes";
 impl Recipe {
     /// Whether it makes vectors or codes of items before its model is fitted.
     fn prepares(&self) -> bool {
-        !self.encode.is_empty() || self.behaviour.is_some() || self.tokenise.is_some()
+        !self.encode.is_empty() || self.behaviour.is_some() || self.tokenise.is_some() || self.wish.is_some()
     }
 }
 
@@ -130,6 +134,14 @@ pub(crate) fn prepare(
         })?;
         snapshot.codes = Some(Arc::new(codes));
         (prepared.tokeniser, prepared.quality) = (Some(tokens), Some(quality));
+    }
+    if let Some(how) = &recipe.wish {
+        let (encoder, wishes) = wish::learn(how, &snapshot.item_info, ctx).map_err(|e| match e {
+            EngineError::Invalid(reason) => fail(reason),
+            other => other,
+        })?;
+        snapshot.wishes = Some(Arc::new(wishes));
+        prepared.wish = Some(encoder);
     }
     Ok((snapshot, prepared))
 }
@@ -232,7 +244,12 @@ fn of_snapshot(vectors: &ItemVectors) -> Vectors {
 impl Prepared {
     /// Whether there is anything that later items need.
     pub fn is_empty(&self) -> bool {
-        self.encoders.is_empty() && self.tokeniser.is_none()
+        self.encoders.is_empty() && self.tokeniser.is_none() && self.wish.is_none()
+    }
+
+    /// A wish as the vector that the model learned to hear; `None` where the recipe has no `[wish]` or no word is known.
+    pub fn hear(&self, wish: &str) -> Option<Arc<[f32]>> {
+        wish::hear(self.wish.as_deref()?, wish).map(Arc::from)
     }
 
     /// How many codes there are at each level; `None` where the recipe makes none.
@@ -288,6 +305,9 @@ impl Prepared {
             weights.set_u32(ITEMS, &[tokens.items.len()], tokens.items.clone());
             put(&mut all, TOKENISE, weights);
         }
+        if let Some(encoder) = &self.wish {
+            put(&mut all, WISH, encoder.weights());
+        }
         Some(all)
     }
 
@@ -298,6 +318,9 @@ impl Prepared {
             let own = take(weights, &format!("{ENCODE}.{name}"));
             let encoder = recipe.encode[&name].load(&own)?;
             prepared.encoders.push((name, encoder));
+        }
+        if let Some(how) = &recipe.wish {
+            prepared.wish = Some(how.by.load(&take(weights, WISH))?);
         }
         if let Some(how) = &recipe.tokenise {
             let own = take(weights, TOKENISE);

@@ -2,6 +2,7 @@
 
 use crate::error::{EngineError, near, nearest};
 use crate::prepare::Tokenise;
+use crate::wish::Wish;
 use serde::{Deserialize, Serialize};
 use sommelier_core::Time;
 use sommelier_data::{Filters, KindRules};
@@ -44,8 +45,12 @@ pub struct Recipe {
     /// How vectors become codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenise: Option<Tokenise>,
+    /// How what people say reaches the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish: Option<Wish>,
     pub model: ModelConfig,
-    /// Settings tuned on a data set, by its name: of `[model]`, or under the names of `encode`, `behaviour` and `tokenise`.
+    /// Settings tuned on a data set, by its name: of `[model]`, or under the names of `encode`, `behaviour`, `tokenise` and
+    /// `wish`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned: BTreeMap<String, toml::Table>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -216,7 +221,7 @@ impl Recipe {
         self.tuned(&claim.dataset)?.with_settings(&claim.settings)
     }
 
-    /// With these settings of `[model]`; those under `encode`, `behaviour` and `tokenise` are of the tables with these names.
+    /// With these settings of `[model]`; those under `encode`, `behaviour`, `tokenise` and `wish` are of the tables with these names.
     fn with_settings(&self, settings: &toml::Table) -> Result<Recipe, EngineError> {
         let fail = |reason: String| EngineError::Recipe { name: self.name.clone(), reason };
         let mut all = toml::Table::try_from(self).map_err(|e| fail(e.to_string()))?;
@@ -229,7 +234,7 @@ impl Recipe {
 }
 
 /// Tables of a recipe beside `[model]` that can be tuned.
-const PREPARING: [&str; 3] = ["encode", "behaviour", "tokenise"];
+const PREPARING: [&str; 4] = ["encode", "behaviour", "tokenise", "wish"];
 
 /// Settings over others: tables key by key, except that a table of another kind replaces the one before.
 fn lay_over(under: &mut toml::Table, over: &toml::Table) {

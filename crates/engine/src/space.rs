@@ -100,6 +100,11 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// A wish as the model hears it.
+    pub(crate) fn hear(&self, wish: &str) -> Option<Arc<[f32]>> {
+        self.prepared.hear(wish)
+    }
+
     /// Tells the model of an item, with the vectors and codes that its recipe makes.
     fn meet(&self, item: ItemIx, info: &Item) -> bool {
         if item.ix() < self.model.items() || self.prepared.is_empty() {

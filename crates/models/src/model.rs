@@ -12,6 +12,11 @@ pub trait Model: Score + Retrieve + Explain {
     /// What to store; the config's `load` makes the same model again.
     fn weights(&self) -> Weights;
 
+    /// Whether it is steered by [`sommelier_core::ResolvedQuery::wish`].
+    fn hears(&self) -> bool {
+        false
+    }
+
     /// Tells of an item's latest revision; true if the model can recommend the item from now on. One that came after the fit
     /// gets an index past the fitted ones, and is taken in by models that know items by what they are.
     fn meet(&self, item: ItemIx, _: &Item) -> bool {

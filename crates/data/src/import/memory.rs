@@ -249,6 +249,7 @@ impl Memory {
             user_info: Arc::new(user_info),
             vectors: Arc::default(),
             codes: None,
+            wishes: None,
             given,
             candidates: Arc::new(self.candidates),
             interactions: Arc::default(),

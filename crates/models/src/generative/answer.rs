@@ -2,7 +2,8 @@
 
 use super::known::Known;
 use super::search::{Writer, best};
-use super::{Network, Reading};
+use super::hearing::WEIGHT;
+use super::{Network, Reading, Told};
 use crate::item_item::largest;
 use crate::{Model, Weights};
 use rayon::prelude::*;
@@ -38,9 +39,9 @@ impl GenerativeModel {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read<'a>(&'a self, known: &'a Known, items: &[ItemIx]) -> Box<dyn Writer + 'a> {
+    fn read<'a>(&'a self, known: &'a Known, items: &[ItemIx], wish: Option<&[f32]>) -> Box<dyn Writer + 'a> {
         let items: Vec<u32> = items.iter().map(|item| item.0).collect();
-        self.net.read(&self.params, known, &items)
+        self.net.read(&self.params, known, Told { items: &items, wish })
     }
 }
 
@@ -92,7 +93,7 @@ impl Score for GenerativeModel {
     fn score(&self, q: &ResolvedQuery, items: &[ItemIx], out: &mut [f32]) {
         let known = self.known();
         let read = reads(q, self.reading.length, |item| known.codes(item.0).is_some());
-        log_probabilities(&mut *self.read(&known, &read), &known, items, out);
+        log_probabilities(&mut *self.read(&known, &read, q.wish.as_deref()), &known, items, out);
     }
 }
 
@@ -101,7 +102,8 @@ impl Retrieve for GenerativeModel {
         let known = self.known();
         let trie = known.trie.restricted(allowed);
         let read = reads(q, self.reading.length, |item| known.codes(item.0).is_some());
-        let mut found = best(&mut *self.read(&known, &read), &trie, self.reading.beam.max(k));
+        let mut writer = self.read(&known, &read, q.wish.as_deref());
+        let mut found = best(&mut *writer, &trie, self.reading.beam.max(k));
         found.truncate(k);
         found
     }
@@ -123,7 +125,8 @@ impl Explain for GenerativeModel {
         let trie = CodeTrie::of(known.levels(), [(codes, item.0)]);
         let read = reads(q, self.reading.length, |item| known.codes(item.0).is_some());
         left_out(&read, limit, |items| {
-            best(&mut *self.read(&known, items), &trie, 1).first().map_or(0.0, |c| c.score)
+            let mut writer = self.read(&known, items, q.wish.as_deref());
+            best(&mut *writer, &trie, 1).first().map_or(0.0, |c| c.score)
         })
     }
 }
@@ -138,6 +141,10 @@ impl Model for GenerativeModel {
         weights.remember(&self.params);
         self.known().store(&mut weights);
         weights
+    }
+
+    fn hears(&self) -> bool {
+        self.params.named(WEIGHT).is_some()
     }
 
     fn meet(&self, item: ItemIx, info: &Item) -> bool {

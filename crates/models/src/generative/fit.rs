@@ -1,5 +1,6 @@
 //! The fit that generative models share.
 
+use super::hearing::{Hearing, WEIGHT};
 use super::known::Known;
 use super::{Architecture, GenerativeModel, Lesson, Network, Reading};
 use crate::model::{plan, require};
@@ -7,6 +8,7 @@ use crate::sequence::{Batch, Cut, Histories};
 use crate::{FitError, LoadError, Weights};
 use sommelier_core::{FitContext, Rng, Stopped};
 use sommelier_data::Snapshot;
+use sommelier_data::snapshot::ItemWishes;
 use sommelier_nn::train::{Learner, Settings, train};
 use sommelier_nn::{Params, Tape, Var};
 use std::ops::Range;
@@ -31,7 +33,7 @@ pub(super) fn fit<A: Architecture>(
         ));
     }
     let mut params = Params::new(ctx.seed);
-    let net = config.build(&known, &mut params);
+    let net = config.build(&known, Hearing::of(snapshot), &mut params);
     check_memory(config, &known, &params, histories.events(), ctx)?;
     let identity = format!("model {} {config:?}\n{}", A::KIND, snapshot.identity([]));
     let mut learner = Lessons {
@@ -40,6 +42,7 @@ pub(super) fn fit<A: Architecture>(
         histories,
         known: known.clone(),
         net: net.clone(),
+        wishes: snapshot.wishes.clone(),
         seed: ctx.seed,
         ctx,
     };
@@ -51,7 +54,8 @@ pub(super) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<Gen
     let known = Known::load(weights)?;
     config.check().map_err(|e| LoadError::Other(e.to_string()))?;
     let mut params = Params::new(0);
-    let net = config.build(&known, &mut params);
+    let words = weights.matrix(WEIGHT, None).ok().map(|(_, words, _)| words);
+    let net = config.build(&known, words, &mut params);
     weights.recall(&mut params)?;
     Ok(GenerativeModel::new(A::KIND, config.reading(), params, net, &known))
 }
@@ -81,6 +85,7 @@ struct Lessons<'a, A> {
     windows: Vec<Range<usize>>,
     known: Arc<Known>,
     net: Arc<dyn Network>,
+    wishes: Option<Arc<ItemWishes>>,
     seed: u64,
     ctx: &'a FitContext,
 }
@@ -104,9 +109,9 @@ impl<A: Architecture> Learner for Lessons<'_, A> {
         batches.into_iter().map(|b| (b, 1.0 / codes.max(1) as f32)).collect()
     }
 
-    fn loss(&self, tape: &mut Tape, (batch, share): &(Batch, f32), _: &mut Rng) -> Var {
-        let (items, ragged) = (&batch.items[..], &*batch.ragged);
-        self.net.loss(tape, &Lesson { known: &self.known, items, ragged, share: *share })
+    fn loss(&self, tape: &mut Tape, (batch, share): &(Batch, f32), rng: &mut Rng) -> Var {
+        let (items, ragged, wishes) = (&batch.items[..], &*batch.ragged, self.wishes.as_deref());
+        self.net.loss(tape, &Lesson { known: &self.known, items, ragged, wishes, share: *share }, rng)
     }
 
     fn validate(&self, params: &Params) -> Result<Option<f64>, Stopped> {

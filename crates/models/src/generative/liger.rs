@@ -15,6 +15,8 @@
 //! cosine of the right one; LIGER's own ranking is w = 0 without `near`, with all cold items among the candidates.
 
 use super::answer::{left_out, log_probabilities, reads};
+use super::Told;
+use super::hearing::{self, Hearing, WEIGHT};
 use super::known::Known;
 use super::search::best;
 use super::stack::{CodeStack, Pen, Size, Tokens};
@@ -27,6 +29,7 @@ use sommelier_core::{
     Allowed, Candidate, Explain, FitContext, Item, ItemIx, ResolvedQuery, Retrieve, Rng, Score,
 };
 use sommelier_data::Snapshot;
+use sommelier_data::snapshot::ItemWishes;
 use sommelier_nn::train::Settings;
 use sommelier_nn::{Params, Tape, Var};
 use std::collections::HashMap;
@@ -90,7 +93,7 @@ impl LigerConfig {
     pub fn fit(&self, snapshot: &Snapshot, ctx: &mut FitContext) -> Result<Liger, FitError> {
         self.check()?;
         let known = Arc::new(Known::of(snapshot)?);
-        let backbone = Backbone::new(self, known.clone());
+        let backbone = Backbone::new(self, known.clone(), snapshot.wishes.clone(), Hearing::of(snapshot));
         let dense = sequence::fit(&backbone, snapshot, ctx)?;
         Ok(Liger::new(self, dense, backbone.stack(), &known))
     }
@@ -98,7 +101,8 @@ impl LigerConfig {
     pub fn load(&self, weights: &Weights) -> Result<Liger, LoadError> {
         self.check().map_err(|e| LoadError::Other(e.to_string()))?;
         let known = Arc::new(Known::load(weights)?);
-        let backbone = Backbone::new(self, known.clone());
+        let words = weights.matrix(WEIGHT, None).ok().map(|(_, words, _)| words);
+        let backbone = Backbone::new(self, known.clone(), None, words);
         let dense = sequence::load(&backbone, weights)?;
         Ok(Liger::new(self, dense, backbone.stack(), &known))
     }
@@ -108,17 +112,26 @@ impl LigerConfig {
 struct Backbone<'a> {
     config: &'a LigerConfig,
     known: Arc<Known>,
+    wishes: Option<Arc<ItemWishes>>,
+    /// Length of wishes.
+    words: Option<usize>,
     /// Once its parameters are there.
     stack: OnceLock<Arc<CodeStack>>,
 }
 
 impl<'a> Backbone<'a> {
-    fn new(config: &'a LigerConfig, known: Arc<Known>) -> Backbone<'a> {
-        Backbone { config, known, stack: OnceLock::new() }
+    fn new(
+        config: &'a LigerConfig,
+        known: Arc<Known>,
+        wishes: Option<Arc<ItemWishes>>,
+        words: Option<usize>,
+    ) -> Backbone<'a> {
+        Backbone { config, known, wishes, words, stack: OnceLock::new() }
     }
 
     fn stack_in(&self, params: &mut Params) -> Arc<CodeStack> {
-        self.stack.get_or_init(|| Arc::new(CodeStack::new(&self.config.size(), &self.known, params))).clone()
+        let new = || Arc::new(CodeStack::new(&self.config.size(), &self.known, self.words, params));
+        self.stack.get_or_init(new).clone()
     }
 
     /// After a fit or a load.
@@ -158,7 +171,8 @@ impl sequence::Architecture for Backbone<'_> {
 
     fn build(&self, params: &mut Params) -> Arc<dyn Encoder> {
         let stack = self.stack_in(params);
-        Arc::new(Reader { stack, known: self.known.clone(), codes: self.config.codes })
+        let (known, wishes) = (self.known.clone(), self.wishes.clone());
+        Arc::new(Reader { stack, known, wishes, codes: self.config.codes })
     }
 
     fn numbers_per_step(&self) -> usize {
@@ -170,6 +184,8 @@ impl sequence::Architecture for Backbone<'_> {
 struct Reader {
     stack: Arc<CodeStack>,
     known: Arc<Known>,
+    /// To learn from.
+    wishes: Option<Arc<ItemWishes>>,
     codes: f32,
 }
 
@@ -184,14 +200,16 @@ impl Encoder for Reader {
 
     fn encode(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
         let tokens = self.stack.tokens(&self.known, &batch.items, &batch.ragged, true);
-        let h = self.run(tape, items, batch, &tokens);
+        let h = self.run(tape, items, batch, &tokens, None);
         let levels = self.known.levels() as u32;
         tape.pick_rows(h, tokens.before.iter().map(|row| row + levels).collect())
     }
 
-    fn learn(&self, tape: &mut Tape, items: Embedder, batch: &Batch, share: f32, _: &mut Rng) -> Lesson {
+    fn learn(&self, tape: &mut Tape, items: Embedder, batch: &Batch, share: f32, rng: &mut Rng) -> Lesson {
         let tokens = self.stack.tokens(&self.known, &batch.items, &batch.ragged, false);
-        let h = self.run(tape, items, batch, &tokens);
+        let wishes = self.wishes.as_deref();
+        let heard = wishes.and_then(|wishes| self.stack.hear(tape, wishes, &tokens, &batch.items, rng));
+        let h = self.run(tape, items, batch, &tokens, heard);
         // The first item of a window is told by nothing, and only by its codes.
         let firsts: Vec<usize> = batch.ragged.iter().map(|w| w.start).collect();
         let told = (0..batch.items.len()).filter(|i| firsts.binary_search(i).is_err());
@@ -203,9 +221,17 @@ impl Encoder for Reader {
 }
 
 impl Reader {
-    fn run(&self, tape: &mut Tape, items: Embedder, batch: &Batch, tokens: &Tokens) -> Var {
+    fn run(
+        &self,
+        tape: &mut Tape,
+        items: Embedder,
+        batch: &Batch,
+        tokens: &Tokens,
+        heard: Option<Var>,
+    ) -> Var {
         let own = tokens.ends.iter().map(|&i| batch.items.get(i as usize).copied().unwrap_or(i)).collect();
         let beside = items.rows(tape, &Arc::new(own), self.stack.embed());
+        let beside = hearing::add(tape, beside, heard);
         self.stack.run(tape, tokens, Some(beside))
     }
 }
@@ -243,11 +269,16 @@ impl Liger {
     }
 
     /// Items that `find` names, ranked by what was read.
-    fn rank(&self, read: &[ItemIx], find: impl FnOnce(&mut Search) -> Vec<ItemIx>) -> Vec<Candidate> {
+    fn rank(
+        &self,
+        read: &[ItemIx],
+        wish: Option<&[f32]>,
+        find: impl FnOnce(&mut Search) -> Vec<ItemIx>,
+    ) -> Vec<Candidate> {
         let (known, params) = (self.known(), self.dense.params());
         let vector = |item: u32| self.dense.vector(&params, ItemIx(item));
         let items: Vec<u32> = read.iter().map(|item| item.0).collect();
-        let pen = self.stack.read(&params, &known, &items, vector);
+        let pen = self.stack.read(&params, &known, Told { items: &items, wish }, vector);
         let place = pen.last.clone();
         let mut search =
             Search { model: self, known: &known, params: &params, pen, place, written: HashMap::new() };
@@ -319,7 +350,7 @@ impl Score for Liger {
             return self.dense.score(q, items, out);
         }
         let of: HashMap<ItemIx, f32> =
-            self.rank(&read, |_| items.to_vec()).into_iter().map(|c| (c.item, c.score)).collect();
+            self.rank(&read, q.wish.as_deref(), |_| items.to_vec()).into_iter().map(|c| (c.item, c.score)).collect();
         out.iter_mut().zip(items).for_each(|(out, item)| *out = of[item]);
     }
 }
@@ -330,7 +361,9 @@ impl Retrieve for Liger {
         if read.is_empty() {
             return self.dense.retrieve(q, k, allowed);
         }
-        let mut ranked = self.rank(&read, |search| search.candidates(self.beam.max(k), allowed));
+        let mut ranked = self.rank(&read, q.wish.as_deref(), |search| {
+            search.candidates(self.beam.max(k), allowed)
+        });
         ranked.truncate(k);
         ranked
     }
@@ -351,7 +384,9 @@ impl Explain for Liger {
         if read.is_empty() {
             return self.dense.contributions(q, item, limit);
         }
-        left_out(&read, limit, |items| self.rank(items, |_| vec![item]).first().map_or(0.0, |c| c.score))
+        left_out(&read, limit, |items| {
+            self.rank(items, q.wish.as_deref(), |_| vec![item]).first().map_or(0.0, |c| c.score)
+        })
     }
 }
 
@@ -364,6 +399,10 @@ impl Model for Liger {
         let mut weights = self.dense.weights();
         self.known().store(&mut weights);
         weights
+    }
+
+    fn hears(&self) -> bool {
+        self.dense.params().named(WEIGHT).is_some()
     }
 
     /// An item needs a vector to be taken in, and is written too where it has codes.

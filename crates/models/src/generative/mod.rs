@@ -1,11 +1,12 @@
 //! Models that write what comes next: the codes of an item, one after the other, and no codes that no item has.
 //!
 //! A file for each model. What they share is here: the codes a model knows (`known.rs`), the search for the best of them that
-//! are allowed (`search.rs`), the transformer that reads and writes codes (`stack.rs`), the fit (`fit.rs`) and the answers
+//! are allowed (`search.rs`), how they are steered by words (`hearing.rs`), the transformer that reads and writes codes (`stack.rs`), the fit (`fit.rs`) and the answers
 //! (`answer.rs`). Codes come with the snapshot; how vectors became codes is not asked here.
 
 mod answer;
 mod fit;
+mod hearing;
 mod known;
 mod search;
 mod stack;
@@ -24,6 +25,7 @@ use crate::sequence::Histories;
 use known::Known;
 use search::Writer;
 use sommelier_core::Rng;
+use sommelier_data::snapshot::ItemWishes;
 use sommelier_nn::train::Settings;
 use sommelier_nn::{Params, Ragged, Tape, Var};
 use std::ops::Range;
@@ -58,8 +60,8 @@ trait Architecture: std::fmt::Debug + Sync {
 
     fn training(&self) -> &Settings;
 
-    /// Adds the network's parameters.
-    fn build(&self, known: &Known, params: &mut Params) -> Arc<dyn Network>;
+    /// Adds the network's parameters; `words` is the length of wishes, where they are heard.
+    fn build(&self, known: &Known, words: Option<usize>, params: &mut Params) -> Arc<dyn Network>;
 
     /// The windows of one epoch, in random order.
     fn windows(&self, histories: &Histories, rng: &mut Rng) -> Vec<Range<usize>>;
@@ -73,8 +75,18 @@ struct Lesson<'a> {
     known: &'a Known,
     items: &'a [u32],
     ragged: &'a Ragged,
+    /// What can be said to ask for items.
+    wishes: Option<&'a ItemWishes>,
     /// What a code counts in the loss.
     share: f32,
+}
+
+/// What a person did and says.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    /// Items of the history, oldest first.
+    items: &'a [u32],
+    wish: Option<&'a [f32]>,
 }
 
 /// What a fitted model writes with.
@@ -83,10 +95,10 @@ trait Network: Send + Sync {
     fn told(&self, known: &Known, ragged: &Ragged) -> usize;
 
     /// The loss of all codes that are told.
-    fn loss(&self, tape: &mut Tape, lesson: &Lesson) -> Var;
+    fn loss(&self, tape: &mut Tape, lesson: &Lesson, rng: &mut Rng) -> Var;
 
     /// Reads a history of items with codes and is ready to write what comes next.
-    fn read<'a>(&'a self, params: &'a Params, known: &'a Known, items: &[u32]) -> Box<dyn Writer + 'a>;
+    fn read<'a>(&'a self, params: &'a Params, known: &'a Known, told: Told) -> Box<dyn Writer + 'a>;
 }
 
 /// What every config of the family has in common.

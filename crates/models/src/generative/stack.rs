@@ -8,10 +8,14 @@
 //! Shapes: W (tokens + 1 × D), h (L n + 1 × D).
 //! Cost: O(L n D² + (L n)² D) a block to read, L steps of a beam of D² + n L D to write.
 
+use super::Told;
+use super::hearing::{self, Hearing};
 use super::known::Known;
 use super::search::Writer;
 use crate::FitError;
 use crate::model::require;
+use sommelier_core::Rng;
+use sommelier_data::snapshot::ItemWishes;
 use sommelier_nn::kernel::{self, Layout};
 use sommelier_nn::layer::{Branches, Memory, Order, Transformer, TransformerConfig};
 use sommelier_nn::loss::Items;
@@ -77,16 +81,17 @@ pub(super) struct CodeStack {
     /// Numbers by distance, one parameter a block.
     by_place: Vec<ParamId>,
     distances: usize,
+    hearing: Option<Hearing>,
 }
 
 /// For each level, the rows that tell a code of it, and the codes.
-pub(super) type Told = Vec<(Vec<u32>, Vec<u32>)>;
+pub(super) type Codes = Vec<(Vec<u32>, Vec<u32>)>;
 
 /// Tokens of some histories, and what is told of them.
 pub(super) struct Tokens {
     pub ragged: Arc<Ragged>,
     rows: Arc<Vec<u32>>,
-    told: Told,
+    told: Codes,
     /// For each item, the row that stands before its first code.
     pub before: Vec<u32>,
     /// For each row, the place among the items of the one that it ends; [`NO_ROW`] within items.
@@ -95,7 +100,8 @@ pub(super) struct Tokens {
 
 
 impl CodeStack {
-    pub fn new(size: &Size, known: &Known, params: &mut Params) -> CodeStack {
+    /// `words` is the length of wishes, where they are heard.
+    pub fn new(size: &Size, known: &Known, words: Option<usize>, params: &mut Params) -> CodeStack {
         let small = Init::Normal(size.initial);
         let tokens = params.add("tokens", known.tokens() as usize + 1, size.dim, small);
         let stack = Transformer::new(params, "", size.transformer(true));
@@ -104,7 +110,8 @@ impl CodeStack {
             .map(|b| params.add(&format!("blocks.{b}.by_place"), size.heads, distances, small))
             .collect();
         let (dim, dropout, sizes) = (size.dim, size.dropout, known.sizes.clone());
-        CodeStack { dim, dropout, sizes, tokens, stack, by_place, distances }
+        let hearing = words.map(|words| Hearing::new(dim, words, params));
+        CodeStack { dim, dropout, sizes, tokens, stack, by_place, distances, hearing }
     }
 
     /// The tokens of histories that lie end to end. Who only learns leaves out the last code of each, which is told and not read.
@@ -144,12 +151,25 @@ impl CodeStack {
         Embed { dropout: self.dropout, ..Embed::default() }
     }
 
+    /// What is added to tokens that tell an item whose wish is heard.
+    pub fn hear(
+        &self,
+        tape: &mut Tape,
+        wishes: &ItemWishes,
+        tokens: &Tokens,
+        items: &[u32],
+        rng: &mut Rng,
+    ) -> Option<Var> {
+        let levels = self.sizes.len();
+        let tells = |&row: &u32| row as usize..row as usize + levels;
+        let told = items.iter().copied().zip(tokens.before.iter().map(tells));
+        self.hearing?.beside(tape, wishes, told, tokens.ragged.rows(), rng)
+    }
+
     /// h of every token; `beside` is added to what is read.
     pub fn run(&self, tape: &mut Tape, tokens: &Tokens, beside: Option<Var>) -> Var {
         let mut x = tape.embed(Items::Matrix(self.tokens.into()), tokens.rows.clone(), self.embed());
-        if let Some(beside) = beside {
-            x = tape.add(x, beside);
-        }
+        x = hearing::add(tape, x, beside);
         let by_place = |b: usize| {
             let buckets = Buckets::Places { count: self.distances };
             vec![Bias::Numbers { of: self.by_place[b].into(), buckets }]
@@ -171,7 +191,7 @@ impl CodeStack {
         &'a self,
         params: &'a Params,
         known: &'a Known,
-        items: &[u32],
+        Told { items, wish }: Told,
         beside: impl Fn(u32) -> Option<&'a [f32]>,
     ) -> Pen<'a> {
         let mut x = self.vector(params, known.tokens()).to_vec();
@@ -187,10 +207,15 @@ impl CodeStack {
                 kernel::axpy(1.0, beside, &mut x[last..]);
             }
         }
+        let wish = wish.and_then(|wish| self.hearing?.heard(params, wish));
+        if let Some(wish) = &wish {
+            let last = x.len() - self.dim;
+            kernel::axpy(1.0, wish, &mut x[last..]);
+        }
         let mut memory = Memory::default();
         let h = self.stack.read(params, x, &mut memory, &self.by_place);
         let last = h[h.len() - self.dim..].to_vec();
-        Pen { stack: self, params, known, memory, last, branches: Branches::new(1) }
+        Pen { stack: self, params, known, memory, last, wish, branches: Branches::new(1) }
     }
 
 }
@@ -201,7 +226,7 @@ pub(super) fn loss_of_codes(
     tokens: ParamId,
     sizes: &[u32],
     h: Var,
-    told: Told,
+    told: Codes,
     scale: f32,
 ) -> Var {
     let mut start = 0;
@@ -248,6 +273,8 @@ pub(super) struct Pen<'a> {
     memory: Memory,
     /// What the history comes to.
     pub last: Vec<f32>,
+    /// What is heard of a wish, added to all that is written.
+    wish: Option<Vec<f32>>,
     branches: Branches,
 }
 
@@ -261,7 +288,11 @@ impl Writer for Pen<'_> {
         let (stack, params) = (self.stack, self.params);
         self.branches.keep(&from.iter().map(|&(b, _)| b).collect::<Vec<_>>());
         let start = self.known.start(level - 1);
-        let x = from.iter().flat_map(|&(_, code)| stack.vector(params, start + code)).copied().collect();
+        let mut x: Vec<f32> =
+            from.iter().flat_map(|&(_, code)| stack.vector(params, start + code)).copied().collect();
+        if let Some(wish) = &self.wish {
+            x.chunks_exact_mut(wish.len()).for_each(|x| kernel::axpy(1.0, wish, x));
+        }
         let h = stack.stack.branch(params, x, &self.memory, &mut self.branches, &stack.by_place);
         code_scores(params, stack.tokens, self.known, level, &h)
     }

@@ -13,10 +13,11 @@
 //! Departures: no token for the user; probabilities are over the codes of a level and not over all tokens; layer norms with a mean,
 //! GELU, biased layers, biases by distance without buckets. Items without codes are left out of histories.
 
+use super::hearing::{self, Hearing};
 use super::known::Known;
 use super::search::Writer;
-use super::stack::{Size, Told, code_scores, code_vector, loss_of_codes};
-use super::{Architecture, Lesson, Network, Reading, generative_model};
+use super::stack::{Codes, Size, code_scores, code_vector, loss_of_codes};
+use super::{Architecture, Lesson, Network, Reading, Told, generative_model};
 use crate::FitError;
 use crate::sequence::Histories;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ use sommelier_nn::layer::{Branches, Memory, Transformer};
 use sommelier_nn::loss::Items;
 use sommelier_nn::op::{Bias, Buckets, Embed};
 use sommelier_nn::train::Settings;
+use sommelier_nn::kernel;
 use sommelier_nn::{Init, ParamId, Params, Ragged, Tape, Var, Workspace};
 use std::ops::Range;
 use std::sync::Arc;
@@ -96,8 +98,8 @@ impl Architecture for TigerConfig {
         &self.training
     }
 
-    fn build(&self, known: &Known, params: &mut Params) -> Arc<dyn Network> {
-        Arc::new(Net::new(&self.size(), known, params))
+    fn build(&self, known: &Known, words: Option<usize>, params: &mut Params) -> Arc<dyn Network> {
+        Arc::new(Net::new(&self.size(), known, words, params))
     }
 
     fn windows(&self, histories: &Histories, rng: &mut Rng) -> Vec<Range<usize>> {
@@ -122,10 +124,11 @@ struct Net {
     reads_by_place: Vec<ParamId>,
     writes_by_place: Vec<ParamId>,
     distances: usize,
+    hearing: Option<Hearing>,
 }
 
 impl Net {
-    fn new(size: &Size, known: &Known, params: &mut Params) -> Net {
+    fn new(size: &Size, known: &Known, words: Option<usize>, params: &mut Params) -> Net {
         let small = Init::Normal(size.initial);
         let tokens = params.add("tokens", known.tokens() as usize + 1, size.dim, small);
         let encoder = Transformer::new(params, "encoder.", size.transformer(false));
@@ -138,7 +141,8 @@ impl Net {
         let reads_by_place = by_place("encoder", distances);
         let writes_by_place = by_place("decoder", known.levels());
         let (dropout, sizes) = (size.dropout, known.sizes.clone());
-        Net { dropout, sizes, tokens, encoder, decoder, reads_by_place, writes_by_place, distances }
+        let hearing = words.map(|words| Hearing::new(size.dim, words, params));
+        Net { dropout, sizes, tokens, encoder, decoder, reads_by_place, writes_by_place, distances, hearing }
     }
 
     /// What the encoder makes of tokens.
@@ -158,16 +162,18 @@ impl Network for Net {
         ragged.len() * known.levels()
     }
 
-    fn loss(&self, tape: &mut Tape, lesson: &Lesson) -> Var {
-        let Lesson { known, items, ragged, share } = *lesson;
+    fn loss(&self, tape: &mut Tape, lesson: &Lesson, rng: &mut Rng) -> Var {
+        let Lesson { known, items, ragged, wishes, share } = *lesson;
         let levels = known.levels();
         let (mut read, mut written) = (Vec::with_capacity(items.len() * levels), Vec::new());
-        let mut told: Told = vec![Default::default(); levels];
+        let mut told: Codes = vec![Default::default(); levels];
+        let mut tells = Vec::with_capacity(ragged.len());
         for window in ragged.iter() {
             let Some((next, history)) = items[window].split_last() else { continue };
             for &item in history {
                 read.extend(known.tokens_of(item));
             }
+            tells.push((*next, written.len()..written.len() + levels));
             let mut before = known.tokens();
             for (level, token) in known.tokens_of(*next).enumerate() {
                 told[level].0.push(written.len() as u32);
@@ -180,7 +186,11 @@ impl Network for Net {
         let of_written = Arc::new(Ragged::of(ragged.iter().map(|_| levels)));
         let memory = self.encode(tape, read, &of_read);
         let embed = Embed { dropout: self.dropout, ..Embed::default() };
+        let heard = self.hearing.zip(wishes).and_then(|(hearing, wishes)| {
+            hearing.beside(tape, wishes, tells.into_iter(), written.len(), rng)
+        });
         let x = tape.embed(Items::Matrix(self.tokens.into()), Arc::new(written), embed);
+        let x = hearing::add(tape, x, heard);
         let by_place = |b: usize| {
             let buckets = Buckets::Places { count: self.sizes.len() };
             vec![Bias::Numbers { of: self.writes_by_place[b].into(), buckets }]
@@ -189,13 +199,15 @@ impl Network for Net {
         loss_of_codes(tape, self.tokens, &self.sizes, h, told, share)
     }
 
-    fn read<'a>(&'a self, params: &'a Params, known: &'a Known, items: &[u32]) -> Box<dyn Writer + 'a> {
+    fn read<'a>(&'a self, params: &'a Params, known: &'a Known, told: Told) -> Box<dyn Writer + 'a> {
+        let Told { items, wish } = told;
+        let wish = wish.and_then(|wish| self.hearing?.heard(params, wish));
         let tokens: Vec<u32> = items.iter().flat_map(|&item| known.tokens_of(item)).collect();
         let ragged = Arc::new(Ragged::of([tokens.len()]));
         let mut tape = Tape::answering(params, Workspace::default());
         let read = self.encode(&mut tape, tokens, &ragged);
         let memory = self.decoder.beside(params, tape.data(read));
-        Box::new(Pen { net: self, params, known, memory, branches: Branches::new(1) })
+        Box::new(Pen { net: self, params, known, memory, wish, branches: Branches::new(1) })
     }
 }
 
@@ -205,6 +217,8 @@ struct Pen<'a> {
     params: &'a Params,
     known: &'a Known,
     memory: Memory,
+    /// What is heard of a wish, added to all that is written.
+    wish: Option<Vec<f32>>,
     branches: Branches,
 }
 
@@ -212,7 +226,11 @@ impl Pen<'_> {
     /// Goes on with these tokens, one for each branch.
     fn write(&mut self, level: usize, tokens: impl Iterator<Item = u32>) -> Vec<f32> {
         let (net, params) = (self.net, self.params);
-        let x = tokens.flat_map(|token| code_vector(params, net.tokens, token)).copied().collect();
+        let mut x: Vec<f32> =
+            tokens.flat_map(|token| code_vector(params, net.tokens, token)).copied().collect();
+        if let Some(wish) = &self.wish {
+            x.chunks_exact_mut(wish.len()).for_each(|x| kernel::axpy(1.0, wish, x));
+        }
         let h = net.decoder.branch(params, x, &self.memory, &mut self.branches, &net.writes_by_place);
         code_scores(params, net.tokens, self.known, level, &h)
     }

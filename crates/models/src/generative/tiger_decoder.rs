@@ -11,7 +11,7 @@
 use super::known::Known;
 use super::search::Writer;
 use super::stack::{CodeStack, Size};
-use super::{Architecture, Lesson, Network, Reading, generative_model};
+use super::{Architecture, Lesson, Network, Reading, Told, generative_model};
 use crate::FitError;
 use crate::sequence::{Cut, Histories};
 use serde::{Deserialize, Serialize};
@@ -84,8 +84,8 @@ impl Architecture for TigerDecoderConfig {
         &self.training
     }
 
-    fn build(&self, known: &Known, params: &mut Params) -> Arc<dyn Network> {
-        Arc::new(CodeStack::new(&self.size(), known, params))
+    fn build(&self, known: &Known, words: Option<usize>, params: &mut Params) -> Arc<dyn Network> {
+        Arc::new(CodeStack::new(&self.size(), known, words, params))
     }
 
     fn windows(&self, histories: &Histories, rng: &mut Rng) -> Vec<Range<usize>> {
@@ -102,13 +102,14 @@ impl Network for CodeStack {
         ragged.rows() * known.levels()
     }
 
-    fn loss(&self, tape: &mut Tape, lesson: &Lesson) -> Var {
+    fn loss(&self, tape: &mut Tape, lesson: &Lesson, rng: &mut Rng) -> Var {
         let tokens = self.tokens(lesson.known, lesson.items, lesson.ragged, false);
-        let h = self.run(tape, &tokens, None);
+        let heard = lesson.wishes.and_then(|wishes| self.hear(tape, wishes, &tokens, lesson.items, rng));
+        let h = self.run(tape, &tokens, heard);
         CodeStack::loss(self, tape, h, tokens, lesson.share)
     }
 
-    fn read<'a>(&'a self, params: &'a Params, known: &'a Known, items: &[u32]) -> Box<dyn Writer + 'a> {
-        Box::new(CodeStack::read(self, params, known, items, |_| None))
+    fn read<'a>(&'a self, params: &'a Params, known: &'a Known, told: Told) -> Box<dyn Writer + 'a> {
+        Box::new(CodeStack::read(self, params, known, told, |_| None))
     }
 }
