@@ -53,7 +53,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ctx = FitContext { progress: Arc::new(Spoken(Instant::now())), ..FitContext::quiet(seed) };
     let mut ctx = FitContext { threads, ..ctx };
     let fitted = experiment::run(&recipe, &snapshot, &split, &config, &mut ctx)?;
-    println!("{}: fit {:.0} s, evaluate {:.0} s", recipe.name, fitted.run.seconds.fit, fitted.run.seconds.evaluate);
+    println!(
+        "{}: fit {:.0} s, evaluate {:.0} s",
+        recipe.name, fitted.run.seconds.fit, fitted.run.seconds.evaluate
+    );
     let weights = fitted.model.weights();
     for settings in std::iter::once("").chain(asked.iter().map(String::as_str)) {
         let mut changed = recipe.clone();

@@ -1,6 +1,7 @@
 //! Experiments: a recipe fitted on a split's training part and asked the split's questions, and many side by side.
 
 use crate::prepare::{Prepared, prepare};
+use crate::steering::{Axis, steering};
 use crate::{EngineError, Recipe};
 use sommelier_core::{FitContext, NoProgress, Ranker, Stopped, Validate};
 use sommelier_data::{Snapshot, Split};
@@ -23,6 +24,8 @@ pub struct Experiment {
     pub model: Box<dyn Model>,
     /// What was fitted on the catalogue before it.
     pub prepared: Prepared,
+    /// How far it follows what people say, where it hears that.
+    pub steering: Vec<Axis>,
 }
 
 /// Fits on `split.train` and evaluates, on the current rayon pool. `snapshot` is what the split was cut from, filters
@@ -68,7 +71,9 @@ pub fn run(
         artefact: None,
         definitions: BTreeMap::new(),
     };
-    Ok(Experiment { run: run.measured(&test), test, valid, model, prepared })
+    let steering =
+        if model.hears() { steering(&*model, &prepared, &train, &split.test, ctx.seed) } else { Vec::new() };
+    Ok(Experiment { run: run.measured(&test), test, valid, model, prepared, steering })
 }
 
 /// Tells a model that learns in rounds how good it is, on a split's validation part.
@@ -119,6 +124,19 @@ pub fn leaderboard(experiments: &[Experiment]) -> String {
         Ok(comparison) => table(&report, Some(&comparison)) + &verdict(&comparison, &report),
         Err(why) => format!("{}no tests of significance: {why}\n", table(&report, None)),
     }
+}
+
+/// How far models follow what people say, a line for each axis; nothing where none hears them.
+pub fn steering_lines(experiments: &[Experiment]) -> String {
+    let mut text = String::new();
+    for experiment in experiments.iter().filter(|e| !e.steering.is_empty()) {
+        text += &format!("\n{}, asked with a wish and without:\n", experiment.run.recipe);
+        for axis in &experiment.steering {
+            let Axis { name, cases, said, unsaid } = axis;
+            text += &format!("  {name:15} {said:.4}  {unsaid:.4}   {} ({cases} cases)\n", axis.counted());
+        }
+    }
+    text
 }
 
 /// The same as an SVG chart.

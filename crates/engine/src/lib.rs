@@ -18,6 +18,7 @@ mod recipe;
 mod recorder;
 pub mod reproduce;
 mod space;
+pub mod steering;
 mod wish;
 
 pub use artefact::{Artefact, ArtefactInfo, FORMAT, FileInfo, Trained, train};
@@ -31,5 +32,5 @@ pub use filter::{Filter, FilterError};
 pub use prepare::{BEHAVIOUR, Prepared, Tokenise};
 pub use recipe::{Bound, Claim, DataConfig, Recipe};
 pub use sommelier_encode::tokenise::{Level, Quality};
-pub use wish::Wish;
 pub use space::{Engine, Readiness, Space, SpaceStats, log_dir, media_dir};
+pub use wish::Wish;

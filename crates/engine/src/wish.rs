@@ -31,7 +31,11 @@ pub struct Wish {
 
 impl Default for Wish {
     fn default() -> Wish {
-        Wish { by: EncoderConfig::Text(TextConfig { dim: 256, ..TextConfig::default() }), sentences: 8, heard: 0.5 }
+        Wish {
+            by: EncoderConfig::Text(TextConfig { dim: 256, ..TextConfig::default() }),
+            sentences: 8,
+            heard: 0.5,
+        }
     }
 }
 
@@ -59,21 +63,23 @@ pub(crate) fn learn(
     }
     let told: Vec<Option<Item>> = items.iter().map(|item| item.as_ref().map(all_of)).collect();
     let (encoder, _) = how.by.fit(&told, &BTreeMap::new(), ctx).map_err(EngineError::from)?;
-    let facts = shared_facts(items);
-    let all: Vec<&String> = facts.iter().flatten().collect();
+    let words = Words::of(items);
     let (dim, each) = (encoder.dim(), how.sentences);
-    let mut wishes =
-        ItemWishes { dim, each, heard: how.heard, rows: vec![0.0; items.len() * each * dim], known: Vec::new() };
+    let mut wishes = ItemWishes {
+        dim,
+        each,
+        heard: how.heard,
+        rows: vec![0.0; items.len() * each * dim],
+        known: Vec::new(),
+    };
     ctx.progress.start("wishes", Some(items.len() as u64));
-    for (i, (item, own)) in items.iter().zip(&facts).enumerate() {
+    for i in 0..items.len() {
         ctx.cancel.check().map_err(EncodeError::Stopped)?;
         ctx.progress.at(i as u64);
-        let words = item.as_ref().map(words_of).unwrap_or_default();
         let mut rng = Rng::stream(ctx.seed ^ 0x3715, i as u64);
-        let mut known = !(own.is_empty() && words.is_empty());
+        let mut known = !(words.facts[i].is_empty() && words.others[i].is_empty());
         for row in wishes.rows[i * each * dim..(i + 1) * each * dim].chunks_exact_mut(dim) {
-            let sentence = sentence(own, &words, &all, &mut rng);
-            match hear(&*encoder, &sentence).filter(|_| known) {
+            match hear(&*encoder, &words.sentence(i as u32, &mut rng)).filter(|_| known) {
                 Some(vector) => row.copy_from_slice(&vector),
                 None => known = false,
             }
@@ -129,6 +135,30 @@ fn apart(wish: &str) -> (String, String) {
     (wanted.join(" "), unwanted.join(" "))
 }
 
+/// What sentences about items are made of.
+pub(crate) struct Words {
+    /// Of each item, what it has in common with some other, sorted.
+    pub facts: Vec<Vec<String>>,
+    /// The words of its title and longer texts.
+    others: Vec<Vec<String>>,
+    /// The facts of all items, as often as they have them.
+    all: Vec<String>,
+}
+
+impl Words {
+    pub fn of(items: &[Option<Item>]) -> Words {
+        let facts = shared_facts(items);
+        let others = items.iter().map(|item| item.as_ref().map(words_of).unwrap_or_default()).collect();
+        let all = facts.iter().flatten().cloned().collect();
+        Words { facts, others, all }
+    }
+
+    /// What somebody could say who wants the item.
+    pub fn sentence(&self, item: u32, rng: &mut Rng) -> String {
+        sentence(&self.facts[item as usize], &self.others[item as usize], &self.all, rng)
+    }
+}
+
 /// Everything that is said of an item, as one text.
 fn all_of(item: &Item) -> Item {
     let mut all: Vec<String> = facts_of(item);
@@ -139,7 +169,8 @@ fn all_of(item: &Item) -> Item {
 
 /// Facts that an item has in common with another.
 fn shared_facts(items: &[Option<Item>]) -> Vec<Vec<String>> {
-    let facts: Vec<Vec<String>> = items.iter().map(|i| i.as_ref().map(facts_of).unwrap_or_default()).collect();
+    let facts: Vec<Vec<String>> =
+        items.iter().map(|i| i.as_ref().map(facts_of).unwrap_or_default()).collect();
     let mut counts: HashMap<&String, usize> = HashMap::new();
     facts.iter().flatten().for_each(|fact| *counts.entry(fact).or_default() += 1);
     let shared = |own: &Vec<String>| own.iter().filter(|fact| counts[fact] > 1).cloned().collect();
@@ -154,7 +185,9 @@ fn facts_of(item: &Item) -> Vec<String> {
         match value {
             Value::String(text) if short(text) && year_in(text).is_none() => facts.push(text.clone()),
             Value::Array(list) => {
-                facts.extend(list.iter().filter_map(Value::as_str).filter(|text| short(text)).map(str::to_owned));
+                facts.extend(
+                    list.iter().filter_map(Value::as_str).filter(|text| short(text)).map(str::to_owned),
+                );
             }
             _ => {}
         }
@@ -174,10 +207,10 @@ fn texts(item: &Item) -> impl Iterator<Item = &str> {
 }
 
 /// Words of title and longer texts.
-fn words_of(item: &Item) -> Vec<&str> {
+fn words_of(item: &Item) -> Vec<String> {
     let long = texts(item).filter(|text| text.len() > FACT && !is_address(text));
     let words = long.chain(item.title()).flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
-    words.filter(|word| word.len() > 3).collect()
+    words.filter(|word| word.len() > 3).map(str::to_owned).collect()
 }
 
 fn is_address(text: &str) -> bool {
@@ -188,7 +221,9 @@ fn is_address(text: &str) -> bool {
 fn year_of(item: &Item) -> Option<u32> {
     let when = ["year", "released", "release_date", "published", "date"];
     let of = |name: &str| match item.properties.get(name)? {
-        Value::Number(n) => n.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| (1000..=2999).contains(n)),
+        Value::Number(n) => {
+            n.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| (1000..=2999).contains(n))
+        }
         Value::String(text) => year_in(text),
         _ => None,
     };
@@ -204,12 +239,21 @@ fn year_in(text: &str) -> Option<u32> {
 /// `nineties 1990s`
 fn decade(year: u32) -> String {
     const NAMES: [&str; 10] = [
-        "aughts", "tens", "twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties", "nineties",
+        "aughts",
+        "tens",
+        "twenties",
+        "thirties",
+        "forties",
+        "fifties",
+        "sixties",
+        "seventies",
+        "eighties",
+        "nineties",
     ];
     format!("{} {}0s", NAMES[(year / 10 % 10) as usize], year / 10)
 }
 
-fn sentence(facts: &[String], words: &[&str], all: &[&String], rng: &mut Rng) -> String {
+pub(crate) fn sentence(facts: &[String], words: &[String], all: &[String], rng: &mut Rng) -> String {
     let mut parts: Vec<&str> = Vec::new();
     let few = |n: usize, most: usize, rng: &mut Rng| if n == 0 { 0 } else { 1 + rng.below(most.min(n)) };
     for _ in 0..few(facts.len(), FACTS, rng) {
@@ -217,12 +261,12 @@ fn sentence(facts: &[String], words: &[&str], all: &[&String], rng: &mut Rng) ->
     }
     if facts.is_empty() || rng.unit() < 0.5 {
         for _ in 0..few(words.len(), WORDS, rng) {
-            parts.push(words[rng.below(words.len())]);
+            parts.push(&words[rng.below(words.len())]);
         }
     }
     let mut sentence = parts.join(" ");
     if rng.unit() < UNWANTED
-        && let Some(other) = (!all.is_empty()).then(|| all[rng.below(all.len())])
+        && let Some(other) = (!all.is_empty()).then(|| &all[rng.below(all.len())])
         && !facts.contains(other)
     {
         sentence += &format!(", no {other}");
@@ -248,7 +292,12 @@ mod tests {
         let mut films = vec![None];
         for n in 0..12 {
             let (genre, year) = [("Comedy", 1994), ("Horror", 1984)][n % 2];
-            films.push(film(&format!("f{n}"), &format!("Title {n}"), &[genre, "Film"], year + (n / 6) as u32));
+            films.push(film(
+                &format!("f{n}"),
+                &format!("Title {n}"),
+                &[genre, "Film"],
+                year + (n / 6) as u32,
+            ));
         }
         films
     }

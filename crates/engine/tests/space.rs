@@ -244,6 +244,64 @@ fn an_item_put_after_the_training_is_recommended_by_its_vector() {
     assert_eq!(place(&again, 0, "late-0"), None, "deleted");
 }
 
+/// Readers who take from both shelves in turn: what they ask for says which comes next.
+#[test]
+fn a_wish_moves_what_is_written() {
+    for kind in ["tiger_decoder", "tiger", "liger"] {
+        let dir = tempfile::tempdir().unwrap();
+        let space = open(dir.path(), EngineConfig::default());
+        let words = ["murder detective clue", "poem ode sonnet"];
+        let book = |shelf: usize, n: usize| {
+            item(
+                &format!("b{shelf}-{n}"),
+                json!({"title": format!("{} part{n}", words[shelf]), "shelf": words[shelf]}),
+            )
+        };
+        space.put_items((0..16).map(|n| book(n / 8, n % 8)).collect()).unwrap();
+        let mut rng = sommelier_core::Rng::new(4);
+        let mut events = Vec::new();
+        for reader in 0..60 {
+            let read =
+                |_| Event::new(format!("u{reader}"), format!("b{}-{}", rng.below(2), rng.below(8)), "read");
+            events.extend((0..6).map(read));
+        }
+        space.append(events).unwrap();
+        let size = match kind {
+            "liger" => "sequence = { length = 8, batch = 8 }",
+            _ => "length = 8\nbatch = 8\nbeam = 40",
+        };
+        let recipe = format!(
+            "name = 'mine'\nabout = 'x'\n[encode.words]\nkind = 'text'\ndim = 8\n[tokenise]\nof = 'words'\n\
+             by = {{ kind = 'residual', levels = 2, codes = 4 }}\n[wish]\nheard = 0.7\n[model]\nkind = '{kind}'\ndim = 16\n\
+             blocks = 1\nheads = 2\ninner = 32\ndropout = 0.0\n{size}\n[model.training]\nepochs = 30\nlearning_rate = 0.01\n",
+        );
+        publish(&space, &Recipe::parse("mine", &recipe).unwrap());
+        let first = |space: &Space, wish: Option<&str>| {
+            let history = ["b0-1", "b1-2"].map(|id| HistoryEntry::Item(id.into())).to_vec();
+            let candidates = (0..16).map(|n| format!("b{}-{}", n / 8, n % 8)).collect();
+            let wish = wish.map(str::to_owned);
+            let query = Query { history, candidates, wish, count: Some(5), ..Query::default() };
+            let slate = space.answer(&query).unwrap();
+            slate.items.iter().filter(|i| i.item.starts_with("b1")).count()
+        };
+        let check = |space: &Space| {
+            assert_eq!(first(space, Some("a poem, please")), 5, "{kind}");
+            assert_eq!(first(space, Some("murder")), 0, "{kind}");
+            assert_eq!(first(space, Some("a clue, no sonnet")), 0, "{kind}");
+            for unheard in ["", "  ", "сказка", "xylophone"] {
+                assert_eq!(first(space, Some(unheard)), first(space, None), "{kind} {unheard:?}");
+            }
+        };
+        check(&space);
+        // Without candidates too the model names items of its own, beside those whose words match.
+        let history = vec![HistoryEntry::Item("b0-1".into())];
+        let query = Query { history, wish: Some("poem".into()), count: Some(6), ..Query::default() };
+        assert!(ids(&space.answer(&query).unwrap()).iter().all(|id| id.starts_with("b1")), "{kind}");
+        drop(space);
+        check(&open(dir.path(), EngineConfig::default()));
+    }
+}
+
 /// Two shelves again, known by the words of their titles: what is written are codes made of these.
 #[test]
 fn what_is_written_exists_while_items_come_and_go() {

@@ -1,14 +1,14 @@
 //! Our half of `bench/train`: what a step of training costs, or an answer. One measurement a call, one JSON line.
 //!
 //! `step train CONFIG L DATA [STEPS] [BATCH]` with a model's config as TOML on one line, `;` for its line ends: a step of it;
-//! `step score L CONFIG`: answers for 256 people together and for one; `step adam`: lazy Adam on a million rows;
+//! `step write CONFIG L [STEPS] [BATCH]`: of a model that writes codes; `step score L CONFIG`: answers for 256 people together and for one; `step adam`: lazy Adam on a million rows;
 //! `step grow CONFIG L EVENTS`: a whole epoch; `step products ROWS D`: what a softmax over all items cannot do without. DATA is `full` (every history has L + 1 events) or `short` (lengths as in
 //! bench/train/peers.py).
 
 use rayon::prelude::*;
 use sommelier_core::{Allowed, Cancel, FitContext, ItemIx, Progress, ResolvedQuery, Rng};
 use sommelier_data::Snapshot;
-use sommelier_data::snapshot::{Events, TimeQuality};
+use sommelier_data::snapshot::{Events, ItemCodes, TimeQuality};
 use sommelier_models::{FitError, ModelConfig};
 use sommelier_nn::kernel::{self, Layout};
 use sommelier_nn::loss::Items;
@@ -80,7 +80,18 @@ fn snapshot(users: usize, longest: usize, data: &str) -> Snapshot {
         }
         events.ptr.push(events.item.len());
     }
-    Snapshot::assemble("synthetic", 0, names, items, vec!["view".into()], TimeQuality::Clock, events)
+    let kinds = vec!["view".into()];
+    let mut snapshot = Snapshot::assemble("synthetic", 0, names, items, kinds, TimeQuality::Clock, events);
+    snapshot.codes = Some(Arc::new(codes()));
+    snapshot
+}
+
+/// Four codes of 256 for each item, for the models that write them.
+fn codes() -> ItemCodes {
+    let mut rng = Rng::new(9);
+    let of = |i: u32| [i % 256, i / 256, rng.below(256) as u32, rng.below(256) as u32];
+    let rows = (0..ITEMS as u32).flat_map(of).collect();
+    ItemCodes { sizes: vec![256; 4], rows, known: vec![true; ITEMS] }
 }
 
 /// The median, and the least.
@@ -93,15 +104,31 @@ fn train(config: &str, longest: usize, data: &str, steps: usize, batch: usize) -
     let mut config: toml::Table = toml::from_str(&config.replace(';', "\n"))?;
     let sequence = config.get_mut("sequence").and_then(toml::Value::as_table_mut).ok_or("no `sequence`")?;
     sequence.insert("batch".into(), (batch as i64).into());
-    let config: ModelConfig = config.try_into()?;
-    let warm = 3;
+    time_steps(&config.try_into()?, &snapshot((steps + WARM + 1) * batch, longest, data), steps)
+}
+
+/// A model that writes codes: a step of so many histories of L items and one that is told.
+fn write(config: &str, longest: usize, steps: usize, batch: usize) -> Result<(), Box<dyn Error>> {
+    let mut config: toml::Table = toml::from_str(&config.replace(';', "\n"))?;
+    config.insert("length".into(), (longest as i64).into());
+    config.insert("batch".into(), (batch as i64).into());
+    // Histories so long that hardly any event has fewer than L before it.
+    let events = 100 * longest;
+    let users = ((steps + WARM + 1) * batch).div_ceil(events);
+    time_steps(&config.try_into()?, &snapshot(users, events, "full"), steps)
+}
+
+/// Steps before those that are timed.
+const WARM: usize = 3;
+
+fn time_steps(config: &ModelConfig, train: &Snapshot, steps: usize) -> Result<(), Box<dyn Error>> {
+    let warm = WARM;
     let cancel = Cancel::default();
     let clock = Arc::new(Clock { ends: Mutex::default(), enough: steps + warm, cancel: cancel.clone() });
-    let train = snapshot((steps + warm + 1) * batch, longest, data);
     let progress: Arc<dyn Progress> = clock.clone();
     let mut ctx = FitContext { progress, cancel, memory: 64 << 30, ..FitContext::quiet(1) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(ctx.threads).build()?;
-    match pool.install(|| config.fit(&train, &mut ctx)) {
+    match pool.install(|| config.fit(train, &mut ctx)) {
         Err(FitError::Stopped(_)) | Ok(_) => {}
         Err(other) => return Err(other.into()),
     }
@@ -286,10 +313,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("train") if args.len() >= 4 => {
             train(&args[1], number(2, 50)?, &args[3], number(4, 20)?, number(5, 128)?)
         }
+        Some("write") if args.len() >= 3 => write(&args[1], number(2, 20)?, number(3, 20)?, number(4, 128)?),
         Some("score") if args.len() >= 3 => score(number(1, 50)?, &args[2]),
         Some("adam") => adam(),
         Some("products") if args.len() >= 3 => products(number(1, 6_400)?, number(2, 64)?),
         Some("grow") if args.len() >= 4 => grow(&args[1], number(2, 50)?, number(3, 100_000)?),
-        _ => Err("usage: step train CONFIG L full|short [STEPS] [BATCH] | score L CONFIG | adam | products ROWS D | grow CONFIG L EVENTS".into()),
+        _ => Err("usage: step train CONFIG L full|short [STEPS] [BATCH] | write CONFIG L [STEPS] [BATCH] | score L CONFIG | adam | products ROWS D | grow CONFIG L EVENTS".into()),
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::{
     AdaRetrievalConfig, Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HcnConfig, HstuConfig,
-    Item2vecConfig, LigerConfig, MambaConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig, RatingKnnConfig,
-    Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, TigerConfig, TigerDecoderConfig, TisasrecConfig,
-    UserKnnConfig,
+    Item2vecConfig, LigerConfig, MambaConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig,
+    RatingKnnConfig, Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, TigerConfig,
+    TigerDecoderConfig, TisasrecConfig, UserKnnConfig,
 };
 use crate::{
     BlendConfig, BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model,

@@ -82,7 +82,13 @@ pub fn run(global: &Global, args: &EvaluateArgs) -> Result<()> {
         compare(global, &recipes, &snapshot, &spec, &settings, args.refit, &mut context)
     })??;
     let runs: Vec<_> = experiments.iter().map(|e| &e.run).collect();
-    let document = serde_json::json!({ "runs": runs, "skipped": skipped });
+    let mut document = serde_json::json!({ "runs": runs, "skipped": skipped });
+    let heard = experiments.iter().filter(|e| !e.steering.is_empty());
+    let steering: serde_json::Map<_, _> =
+        heard.map(|e| (e.run.recipe.clone(), serde_json::json!(e.steering))).collect();
+    if !steering.is_empty() {
+        document["steering"] = steering.into();
+    }
     if let Some(space) = space {
         space.record_evaluations(&document)?;
     }
@@ -90,7 +96,9 @@ pub fn run(global: &Global, args: &EvaluateArgs) -> Result<()> {
         std::fs::write(file, experiment::leaderboard_svg(&experiments))
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
-    ui::show(global, &document, || experiment::leaderboard(&experiments))
+    ui::show(global, &document, || {
+        experiment::leaderboard(&experiments) + &experiment::steering_lines(&experiments)
+    })
 }
 
 /// A built-in recipe or a file, with `--set` applied.

@@ -1,8 +1,8 @@
 //! Answers of a generative model: the history is read on the spot, then the best codes that are allowed are written.
 
+use super::hearing::WEIGHT;
 use super::known::Known;
 use super::search::{Writer, best};
-use super::hearing::WEIGHT;
 use super::{Network, Reading, Told};
 use crate::item_item::largest;
 use crate::{Model, Weights};
@@ -31,7 +31,14 @@ impl GenerativeModel {
         net: Arc<dyn Network>,
         known: &Known,
     ) -> GenerativeModel {
-        GenerativeModel { kind, reading, params, net, fitted: known.fitted, known: RwLock::new(known.clone()) }
+        GenerativeModel {
+            kind,
+            reading,
+            params,
+            net,
+            fitted: known.fitted,
+            known: RwLock::new(known.clone()),
+        }
     }
 
     /// Nobody leaves the codes half written: a lock that a panic poisoned is as good as any.
@@ -72,7 +79,11 @@ pub(super) fn log_probabilities(writer: &mut dyn Writer, known: &Known, items: &
 }
 
 /// What an item's score loses when an item of those read is left out.
-pub(super) fn left_out(read: &[ItemIx], limit: usize, score: impl Fn(&[ItemIx]) -> f32) -> Vec<(ItemIx, f32)> {
+pub(super) fn left_out(
+    read: &[ItemIx],
+    limit: usize,
+    score: impl Fn(&[ItemIx]) -> f32,
+) -> Vec<(ItemIx, f32)> {
     let whole = score(read);
     let mut shares: Vec<(ItemIx, f32)> = Vec::new();
     for (at, &gone) in read.iter().enumerate() {

@@ -29,7 +29,8 @@ pub(super) fn fit<A: Architecture>(
     let histories = Histories::of(snapshot, |item| known.codes(item).is_some());
     if histories.windows(1, Cut::Last, &mut Rng::new(0)).is_empty() {
         return Err(FitError::NoData(
-            "somebody must have two positive events with items that have codes, one to read and one to tell".into(),
+            "somebody must have two positive events with items that have codes, one to read and one to tell"
+                .into(),
         ));
     }
     let mut params = Params::new(ctx.seed);
@@ -117,8 +118,7 @@ impl<A: Architecture> Learner for Lessons<'_, A> {
     fn validate(&self, params: &Params) -> Result<Option<f64>, Stopped> {
         let Some(validate) = &self.ctx.validate else { return Ok(None) };
         let reading = self.config.reading();
-        let model =
-            GenerativeModel::new(A::KIND, reading, params.clone(), self.net.clone(), &self.known);
+        let model = GenerativeModel::new(A::KIND, reading, params.clone(), self.net.clone(), &self.known);
         validate.judge(&model).map(Some)
     }
 

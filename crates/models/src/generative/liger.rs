@@ -14,8 +14,8 @@
 //! at an item's last code, not at each (a code before it would give the next away); softmax over all items where the paper has the
 //! cosine of the right one; LIGER's own ranking is w = 0 without `near`, with all cold items among the candidates.
 
-use super::answer::{left_out, log_probabilities, reads};
 use super::Told;
+use super::answer::{left_out, log_probabilities, reads};
 use super::hearing::{self, Hearing, WEIGHT};
 use super::known::Known;
 use super::search::best;
@@ -328,9 +328,8 @@ impl Search<'_> {
         }
         let mut by_vector = vec![0f32; items.len()];
         model.dense.score_at(self.params, &self.place, &items, &mut by_vector);
-        let score = |(code, vector): (f32, f32)| {
-            model.written * code + (1.0 - model.written) * vector * model.factor
-        };
+        let score =
+            |(code, vector): (f32, f32)| model.written * code + (1.0 - model.written) * vector * model.factor;
         let scores = by_code.into_iter().zip(by_vector).map(score);
         let mut ranked: Vec<Candidate> =
             items.into_iter().zip(scores).map(|(item, score)| Candidate { item, score }).collect();
@@ -349,8 +348,11 @@ impl Score for Liger {
         if read.is_empty() {
             return self.dense.score(q, items, out);
         }
-        let of: HashMap<ItemIx, f32> =
-            self.rank(&read, q.wish.as_deref(), |_| items.to_vec()).into_iter().map(|c| (c.item, c.score)).collect();
+        let of: HashMap<ItemIx, f32> = self
+            .rank(&read, q.wish.as_deref(), |_| items.to_vec())
+            .into_iter()
+            .map(|c| (c.item, c.score))
+            .collect();
         out.iter_mut().zip(items).for_each(|(out, item)| *out = of[item]);
     }
 }
@@ -361,9 +363,8 @@ impl Retrieve for Liger {
         if read.is_empty() {
             return self.dense.retrieve(q, k, allowed);
         }
-        let mut ranked = self.rank(&read, q.wish.as_deref(), |search| {
-            search.candidates(self.beam.max(k), allowed)
-        });
+        let mut ranked =
+            self.rank(&read, q.wish.as_deref(), |search| search.candidates(self.beam.max(k), allowed));
         ranked.truncate(k);
         ranked
     }

@@ -98,7 +98,6 @@ pub(super) struct Tokens {
     pub ends: Vec<u32>,
 }
 
-
 impl CodeStack {
     /// `words` is the length of wishes, where they are heard.
     pub fn new(size: &Size, known: &Known, words: Option<usize>, params: &mut Params) -> CodeStack {
@@ -217,7 +216,6 @@ impl CodeStack {
         let last = h[h.len() - self.dim..].to_vec();
         Pen { stack: self, params, known, memory, last, wish, branches: Branches::new(1) }
     }
-
 }
 
 /// `scale` × the sum of −log p of all codes that are told; W lies level by level in one parameter.

@@ -29,6 +29,7 @@ pub use bert4rec::Bert4recConfig;
 pub use cape::CapeConfig;
 pub use comirec::ComirecConfig;
 pub use content::Content;
+pub(crate) use fit::{fit, load};
 pub use gru4rec::Gru4recConfig;
 pub use hcn::HcnConfig;
 pub use hstu::HstuConfig;
@@ -38,7 +39,6 @@ pub use sasrec::SasrecConfig;
 pub use start::Start;
 pub use tisasrec::TisasrecConfig;
 pub use windows::Cut;
-pub(crate) use fit::{fit, load};
 pub(crate) use windows::Histories;
 
 use crate::FitError;

@@ -106,7 +106,8 @@ impl Job {
         let shape = (part.own.len(), part.read.len(), part.width);
         scores.resize(shape.0 * shape.1, 0.0);
         let q = (&values.data(self.q)[part.query(self.wide)..], Layout::rows_of(self.wide));
-        let k = (&values.data(self.memory)[part.key(self.wide)..], Layout::rows_of(2 * self.wide).transposed());
+        let k =
+            (&values.data(self.memory)[part.key(self.wide)..], Layout::rows_of(2 * self.wide).transposed());
         let scale = 1.0 / (part.width as f32).sqrt();
         kernel::gemm(shape, scale, q, k, 0.0, (scores, Layout::rows_of(shape.1)));
     }
