@@ -8,6 +8,7 @@ use crate::attributes::AttributesConfig;
 use crate::files::FileConfig;
 use crate::fuse::FuseConfig;
 use crate::images::ImagesConfig;
+use crate::pretrained::PretrainedConfig;
 use crate::relations::RelationsConfig;
 use crate::remote::RemoteConfig;
 use crate::text::TextConfig;
@@ -165,6 +166,7 @@ encoders! {
     File(FileConfig) = "file",
     Fuse(FuseConfig) = "fuse",
     Remote(RemoteConfig) = "remote",
+    Pretrained(PretrainedConfig) = "pretrained",
 }
 
 /// An error in words where a fit would hold more than it may.
