@@ -55,7 +55,7 @@ def quantise(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows_wanted", nargs="*", choices=["beam", "step", "quantise", []])
+    parser.add_argument("rows_wanted", nargs="*", help="beam, step, quantise; all where none is named")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--step", required=True)
     parser.add_argument("--quantise", required=True)

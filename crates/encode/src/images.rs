@@ -154,44 +154,8 @@ impl ImagesConfig {
 
     /// What an item's picture looks like, or why it could not be seen; `None` where it has none.
     fn look(&self, item: &Item) -> Option<Result<[Vec<f32>; 3], String>> {
-        let value = item.properties.get(&self.property).filter(|v| !v.is_null())?;
-        Some(match value {
-            Value::String(text) => {
-                self.bytes(text).and_then(|bytes| decoded(&bytes)).map(|picture| self.measured(&picture))
-            }
-            _ => Err(format!("{} must be a path or a data: URI, received something else", self.property)),
-        })
-    }
-
-    fn bytes(&self, text: &str) -> Result<Vec<u8>, String> {
-        if let Some(rest) = text.trim_start().strip_prefix("data:") {
-            let (kind, data) = rest.split_once(',').ok_or("its data: URI has no comma")?;
-            if !kind.to_ascii_lowercase().ends_with(";base64") {
-                return Err("its data: URI is not in base64".into());
-            }
-            return base64(data).ok_or_else(|| "its data: URI holds letters that are not base64".into());
-        }
-        if text.contains("://") {
-            return Err(
-                "it is an address; nothing is fetched from the network, put a file into the folder".into()
-            );
-        }
-        let path = Path::new(text.trim());
-        if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err("its path leads out of the folder".into());
-        }
-        let path = self.folder.join(path);
-        let unreadable = |e: std::io::Error| format!("{} cannot be read ({e})", path.display());
-        let size = std::fs::metadata(&path).map_err(unreadable)?.len();
-        if size > MOST_BYTES {
-            return Err(format!(
-                "{} has {} MiB, at most {} are read",
-                path.display(),
-                size >> 20,
-                MOST_BYTES >> 20
-            ));
-        }
-        std::fs::read(&path).map_err(unreadable)
+        let bytes = picture_bytes(item, &self.property, &self.folder)?;
+        Some(bytes.and_then(|bytes| decoded(&bytes)).map(|picture| self.measured(&picture)))
     }
 
     /// Colour, edges and texture.
@@ -230,8 +194,48 @@ impl Encoder for ImagesEncoder {
     }
 }
 
+/// The file of an item's picture, or why it cannot be read; `None` where the item has none.
+pub(crate) fn picture_bytes(item: &Item, property: &str, folder: &Path) -> Option<Result<Vec<u8>, String>> {
+    let value = item.properties.get(property).filter(|v| !v.is_null())?;
+    Some(match value {
+        Value::String(text) => file_bytes(text, folder),
+        _ => Err(format!("{property} must be a path or a data: URI, received something else")),
+    })
+}
+
+fn file_bytes(text: &str, folder: &Path) -> Result<Vec<u8>, String> {
+    if let Some(rest) = text.trim_start().strip_prefix("data:") {
+        let (kind, data) = rest.split_once(',').ok_or("its data: URI has no comma")?;
+        if !kind.to_ascii_lowercase().ends_with(";base64") {
+            return Err("its data: URI is not in base64".into());
+        }
+        return base64(data).ok_or_else(|| "its data: URI holds letters that are not base64".into());
+    }
+    if text.contains("://") {
+        return Err(
+            "it is an address; nothing is fetched from the network, put a file into the folder".into()
+        );
+    }
+    let path = Path::new(text.trim());
+    if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err("its path leads out of the folder".into());
+    }
+    let path = folder.join(path);
+    let unreadable = |e: std::io::Error| format!("{} cannot be read ({e})", path.display());
+    let size = std::fs::metadata(&path).map_err(unreadable)?.len();
+    if size > MOST_BYTES {
+        return Err(format!(
+            "{} has {} MiB, at most {} are read",
+            path.display(),
+            size >> 20,
+            MOST_BYTES >> 20
+        ));
+    }
+    std::fs::read(&path).map_err(unreadable)
+}
+
 /// The picture in the bytes of a file, laid on white.
-fn decoded(bytes: &[u8]) -> Result<RgbImage, String> {
+pub(crate) fn decoded(bytes: &[u8]) -> Result<RgbImage, String> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| format!("cannot be read ({e})"))?;

@@ -1,15 +1,21 @@
 //! What items are, as vectors; and vectors as short codes (semantic IDs).
 //!
-//! Nothing here knows a model, a log or HTTP: vectors go in, codes come out.
+//! Nothing here knows a model, a log or who asks: vectors go in, codes come out. `remote` asks an endpoint for vectors, if a recipe
+//! names one.
 
 pub mod attributes;
+mod cache;
 pub mod encoder;
+mod endpoint;
 pub mod files;
 pub mod fuse;
 pub mod images;
 pub mod kmeans;
 mod linear;
+pub mod pretrained;
+mod reading;
 pub mod relations;
+pub mod remote;
 pub mod rows;
 pub mod text;
 pub mod tokenise;
@@ -20,7 +26,9 @@ pub use files::FileConfig;
 pub use fuse::{FuseConfig, Method};
 pub use images::ImagesConfig;
 pub use kmeans::{Centres, KMeans};
+pub use pretrained::PretrainedConfig;
 pub use relations::{Normalise, RelationsConfig};
+pub use remote::RemoteConfig;
 pub use rows::Rows;
 pub use text::{TextConfig, Weighting};
 pub use tokenise::{Codes, Collisions, Quality, Taken, Tokeniser, TokeniserConfig, make_unique};

@@ -13,12 +13,12 @@
 
 use crate::encoder::{Encoder, Vectors, plan, put_texts, take_f32, take_texts};
 use crate::linear::{Sparse, to_unit};
+use crate::reading::{each_text, no_text};
 use crate::{EncodeError, require};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sommelier_core::{Csr, FitContext, Item};
 use sommelier_nn::{LoadError, Weights, kernel};
 use std::collections::BTreeMap;
@@ -113,14 +113,7 @@ impl TextConfig {
         let (words, texts) = self.read(items, ctx)?;
         let with_text = texts.iter().filter(|t| !t.is_empty()).count();
         if with_text == 0 {
-            let what = match self.properties.as_slice() {
-                [] => "a text property such as title, description or categories".to_owned(),
-                some => format!("text in {}", some.join(", ")),
-            };
-            return Err(EncodeError::NoData(format!(
-                "none of {} items has {what}; import texts, or name other properties",
-                items.len()
-            )));
+            return Err(no_text(items.len(), &self.properties));
         }
         let (mut encoder, texts) = self.choose(&words, texts, with_text)?;
         let rows: Vec<Vec<(u32, f32)>> = texts.par_iter().map(|counts| encoder.weighed(counts)).collect();
@@ -271,34 +264,13 @@ impl TextConfig {
     /// The words of an item with their counts, in the order in which they are met.
     fn of_item(&self, item: &Item) -> Vec<(String, f32)> {
         let mut counts = Counts::default();
-        let mut one = |name: &str, value: &Value| {
+        each_text(item, &self.properties, &mut |name, text| {
             let boost = self.boost.get(name).copied().unwrap_or(1.0);
             if boost > 0.0 {
-                self.of_value(value, boost, &mut counts);
+                self.of_text(text, boost, &mut counts);
             }
-        };
-        if self.properties.is_empty() {
-            // By convention the address of a picture.
-            item.properties.iter().filter(|(name, _)| *name != "image").for_each(|(n, v)| one(n, v));
-        } else {
-            for name in &self.properties {
-                if let Some(value) = item.properties.get(name) {
-                    one(name, value);
-                }
-            }
-        }
+        });
         counts.list
-    }
-
-    fn of_value(&self, value: &Value, boost: f32, counts: &mut Counts) {
-        match value {
-            Value::String(text) if self.properties.is_empty() && is_address(text) => {}
-            Value::String(text) => self.of_text(text, boost, counts),
-            Value::Array(list) => list.iter().for_each(|v| self.of_value(v, boost, counts)),
-            // A number is a word only where somebody asked for it.
-            Value::Number(n) if !self.properties.is_empty() => self.of_text(&n.to_string(), boost, counts),
-            _ => {}
-        }
     }
 
     fn of_text(&self, text: &str, boost: f32, counts: &mut Counts) {
@@ -421,10 +393,6 @@ pub(crate) fn csr(rows: &[Vec<(u32, f32)>], cols: usize) -> Csr {
         x.ptr.push(x.index.len());
     }
     x
-}
-
-fn is_address(text: &str) -> bool {
-    ["http://", "https://", "data:"].iter().any(|start| text.trim_start().starts_with(start))
 }
 
 /// Longer runs of letters are no words.

@@ -287,6 +287,13 @@ impl Prepared {
         described
     }
 
+    /// Has encoders that are slow make what [`Prepared::describe`] will ask them for. May take seconds.
+    pub(crate) fn ahead(&self, items: &[&Item]) {
+        for (_, encoder) in &self.encoders {
+            encoder.ahead(items);
+        }
+    }
+
     /// `None` where there is nothing to store.
     pub fn weights(&self) -> Option<Weights> {
         if self.is_empty() {

@@ -90,6 +90,15 @@ impl Live {
     fn meet(&self) -> impl Fn(u32, &Item) -> bool {
         |slot, item| self.model.as_ref().is_some_and(|published| published.meet(ItemIx(slot), item))
     }
+
+    fn ahead(&self, items: &[Item]) {
+        if let Some(published) = &self.model {
+            let fitted = published.model.items();
+            let known =
+                |id: &str| self.catalogue.read().interned(id).is_some_and(|slot| ItemIx(slot).ix() < fitted);
+            published.ahead(items.iter(), known);
+        }
+    }
 }
 
 pub(crate) struct Published {
@@ -111,6 +120,13 @@ impl Published {
             return self.model.meet(item, info);
         }
         self.model.meet(item, &self.prepared.describe(info))
+    }
+
+    /// Has what is slow to make of items that came after the fit made at once, before anybody waits for it.
+    fn ahead<'a>(&self, items: impl Iterator<Item = &'a Item>, fitted: impl Fn(&str) -> bool) {
+        if !self.prepared.is_empty() {
+            self.prepared.ahead(&items.filter(|item| !fitted(&item.id)).collect::<Vec<_>>());
+        }
     }
 
     pub fn user(&self, id: &str) -> Option<UserIx> {
@@ -325,6 +341,7 @@ impl Space {
 
     /// Stores items whole; in answers at once. An item without `at` gets the present, or keeps what it had.
     pub fn put_items(&self, items: Vec<Item>) -> Result<(), EngineError> {
+        self.live().ahead(&items);
         let _writing = self.writing.read();
         let _order = self.item_writes.lock();
         self.put_in_order(items)
@@ -362,7 +379,9 @@ impl Space {
                 item.id
             )));
         }
-        self.put_in_order(vec![item.clone()])?;
+        let items = vec![item.clone()];
+        self.live().ahead(&items);
+        self.put_in_order(items)?;
         Ok(item)
     }
 
@@ -531,7 +550,11 @@ impl Space {
 
     fn load(&self, name: &str) -> Result<(Published, Vocab), EngineError> {
         let Artefact { info, model, prepared, items, users } = Artefact::load(&self.artefacts_dir(), name)?;
-        Ok((Published { info, model, prepared, users }, items))
+        let published = Published { info, model, prepared, users };
+        // While the one before still answers.
+        let contents = self.live().catalogue.read().contents();
+        published.ahead(contents.items.iter().map(|item| &**item), |id| items.item(id).is_some());
+        Ok((published, items))
     }
 
     /// Name in `published.json`, if there is one.
@@ -563,6 +586,9 @@ impl Space {
 
     fn live_with(&self, model: Option<(Published, Vocab)>, contents: Contents) -> Live {
         let (model, items) = model.map_or((None, Vocab::new()), |(model, items)| (Some(model), items));
+        if let Some(model) = &model {
+            model.ahead(contents.items.iter().map(|item| &**item), |id| items.item(id).is_some());
+        }
         let now = self.clock.now();
         let catalogue = RwLock::new(Catalogue::new(&items, contents, now));
         let users = HistoryCache::new(self.config.history_cache_events);

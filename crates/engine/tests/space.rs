@@ -8,9 +8,11 @@ use sommelier_engine::{
     SourceConfig, SourceKind, Space, View,
 };
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at(Time::parse("2026-01-31T10:00:00Z").unwrap()))
@@ -300,6 +302,101 @@ fn a_wish_moves_what_is_written() {
         drop(space);
         check(&open(dir.path(), EngineConfig::default()));
     }
+}
+
+/// An endpoint on this machine: vectors that say which shelf a title is of. It waits for the lock before each answer, and counts
+/// the texts of each request.
+fn endpoint(wait: Arc<Mutex<()>>, asked: Arc<Mutex<Vec<usize>>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).unwrap() > 2 {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let texts = body["input"].as_array().unwrap();
+            asked.lock().unwrap().push(texts.len());
+            let vector = |text: &Value| {
+                let crime = text.as_str().unwrap().contains("murder");
+                json!({"embedding": if crime { [1.0, 0.1, 0.0] } else { [0.0, 0.1, 1.0] }})
+            };
+            let data = json!({"data": texts.iter().map(vector).collect::<Vec<_>>()}).to_string();
+            drop(wait.lock().unwrap());
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", data.len());
+            reader.get_mut().write_all((head + &data).as_bytes()).unwrap();
+        }
+    });
+    url
+}
+
+#[test]
+fn later_items_are_described_by_an_endpoint_that_delays_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wait, asked) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(Vec::new())));
+    let url = endpoint(Arc::clone(&wait), Arc::clone(&asked));
+    let book =
+        |id: &str, shelf: usize| item(id, json!({"title": format!("{} {id}", ["murder", "ode"][shelf])}));
+    let query = |shelf: usize| {
+        let history = (0..3).map(|n| HistoryEntry::Item(format!("b{shelf}-{n}"))).collect();
+        Query { history, count: Some(20), ..Query::default() }
+    };
+    let place = |space: &Space, shelf: usize, id: &str| {
+        let slate = space.answer(&query(shelf)).unwrap();
+        slate.items.iter().position(|i| i.item == id && i.source == "model")
+    };
+    {
+        let space = open(dir.path(), EngineConfig::default());
+        let books = (0..2).flat_map(|shelf| (0..8).map(move |n| (format!("b{shelf}-{n}"), shelf)));
+        space.put_items(books.map(|(id, shelf)| book(&id, shelf)).collect()).unwrap();
+        let mut events = Vec::new();
+        for reader in 0..40 {
+            let shelf = reader % 2;
+            let read = |n| {
+                Event::new(format!("u{reader}"), format!("b{shelf}-{}", (reader / 2 + n * 3) % 8), "read")
+            };
+            events.extend((0..5).map(read));
+        }
+        space.append(events).unwrap();
+        let cache = dir.path().join("vectors");
+        let recipe = Recipe::parse(
+            "mine",
+            &format!(
+                "name = 'mine'\nabout = 'x'\n[encode.words]\nkind = 'remote'\nurl = '{url}'\nmodel = 'm'\ncache = {cache:?}\n\
+                 [model]\nkind = 'sasrec'\ndim = 16\nblocks = 1\n[model.training]\nepochs = 30\n\
+                 learning_rate = 0.01\n[model.sequence]\nlength = 8\nbatch = 8\ncontent = {{ property = 'words' }}\n"
+            ),
+        );
+        publish(&space, &recipe.unwrap());
+        assert_eq!(*asked.lock().unwrap(), [16]);
+        let held = wait.lock().unwrap();
+        std::thread::scope(|scope| {
+            let put = scope.spawn(|| space.put_items(vec![book("late-0", 0), book("late-1", 1)]));
+            while asked.lock().unwrap().len() < 2 {
+                std::thread::yield_now();
+            }
+            assert!(place(&space, 0, "b0-7").is_some(), "answered while the endpoint makes one wait");
+            drop(held);
+            put.join().unwrap().unwrap();
+        });
+        assert_eq!(*asked.lock().unwrap(), [16, 2], "together, and no item that was fitted");
+        for shelf in 0..2 {
+            let (mine, other) = (format!("late-{shelf}"), format!("late-{}", 1 - shelf));
+            let at = place(&space, shelf, &mine).expect("recommended by the model");
+            assert!(place(&space, shelf, &other).is_none_or(|other| other > at), "shelf {shelf}");
+        }
+    }
+    let again = open(dir.path(), EngineConfig::default());
+    assert!(place(&again, 1, "late-1").is_some(), "after a restart too");
+    assert_eq!(asked.lock().unwrap().len(), 2, "without asking again");
 }
 
 /// Two shelves again, known by the words of their titles: what is written are codes made of these.
