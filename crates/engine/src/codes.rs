@@ -118,6 +118,7 @@ impl CodeTree {
             let reason = "it makes no codes, for it has no [tokenise]; tiger_decoder is a recipe that has";
             return Err(EngineError::Recipe { name: recipe.name.clone(), reason: reason.into() });
         }
+        let recipe = &Recipe { wish: None, ..recipe.clone() };
         let snapshot = recipe.data.filters.apply(snapshot);
         let watched = watched(recipe, &snapshot, ctx);
         let learnt = watched.as_ref().map_or(&snapshot, |split| &split.train);
