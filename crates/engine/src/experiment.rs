@@ -197,6 +197,47 @@ mod tests {
         Recipe::parse("test", text).expect("a recipe")
     }
 
+    /// Readers who take from two shelves in turn, and a model that is told what they want.
+    #[test]
+    fn a_model_that_hears_wishes_is_measured_on_how_far_it_follows() {
+        let mut rng = sommelier_core::Rng::new(3);
+        let pairs: Vec<(String, String)> = (0..80)
+            .flat_map(|user| (0..6).map(move |_| user))
+            .map(|user| (format!("u{user}"), format!("b{}-{}", rng.below(2), rng.below(12))))
+            .collect();
+        let refs: Vec<(&str, &str)> = pairs.iter().map(|(u, i)| (&**u, &**i)).collect();
+        let mut snapshot = Snapshot::from_pairs("shelves", &refs);
+        let info = snapshot.items.iter().map(|id| {
+            let mut item = sommelier_core::Item::new(id);
+            let shelf = usize::from(id.starts_with("b1"));
+            item.properties.insert("genre".into(), ["murder detective", "poem ode"][shelf].into());
+            item.properties.insert("title".into(), format!("title{id} {}", ["clue", "sonnet"][shelf]).into());
+            Some(item)
+        });
+        snapshot.item_info = Arc::new(info.collect());
+        let split = "loo".parse::<SplitSpec>().unwrap().apply(&snapshot, 1, false).unwrap();
+        let config = EvalConfig { at: vec![5], bootstrap: 0, ..EvalConfig::default() };
+        let text = "name = 'w'\nabout = 'x'\n[encode.words]\nkind = 'text'\ndim = 8\n[tokenise]\nof = 'words'\n\
+            by = { kind = 'residual', levels = 2, codes = 4 }\n[wish]\n[model]\nkind = 'tiger_decoder'\ndim = 16\nblocks = 1\n\
+            heads = 2\ninner = 32\ndropout = 0.0\nlength = 8\nbatch = 8\n[model.training]\nepochs = 25\nlearning_rate = 0.01\n\
+            patience = 0\n";
+        let experiment = run(&recipe(text), &snapshot, &split, &config, &mut FitContext::quiet(1))
+            .expect("it can be measured");
+        let axis = |name: &str| experiment.steering.iter().find(|axis| axis.name == name).expect("asked");
+        for name in ["recommendation", "fine", "coarse", "consolidation"] {
+            let Axis { said, unsaid, cases, .. } = *axis(name);
+            assert!(cases > 20 && (0.0..=1.0).contains(&said) && (0.0..=1.0).contains(&unsaid), "{name}");
+        }
+        let (matched, sentiment) = (axis("match"), axis("sentiment"));
+        assert!(matched.said > matched.unsaid + 0.2, "{matched:?}");
+        assert!(sentiment.said > sentiment.unsaid + 0.2, "{sentiment:?}");
+        let lines = steering_lines(&[experiment]);
+        assert!(lines.contains("asked with a wish") && lines.lines().all(|l| l.len() <= 80), "{lines}");
+        let deaf = recipe(&text.replace("[wish]\n", ""));
+        let deaf = run(&deaf, &snapshot, &split, &config, &mut FitContext::quiet(1)).unwrap();
+        assert!(deaf.steering.is_empty() && steering_lines(&[deaf]).is_empty());
+    }
+
     #[test]
     fn recipes_are_fitted_measured_and_ranked() {
         let snapshot = tastes();

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use sommelier_core::{FitContext, Item, Rng};
 use sommelier_data::snapshot::ItemWishes;
 use sommelier_encode::{EncodeError, Encoder, EncoderConfig, TextConfig};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 /// How wishes reach the model.
@@ -23,6 +24,8 @@ use std::collections::{BTreeMap, HashMap};
 pub struct Wish {
     /// What makes vectors of words.
     pub by: EncoderConfig,
+    /// Which properties of items are read; all where none is named.
+    pub properties: Vec<String>,
     /// Sentences that are made of each item to learn from.
     pub sentences: usize,
     /// Share of the items told in training whose wish is heard; the others are told as if nothing was said.
@@ -33,6 +36,7 @@ impl Default for Wish {
     fn default() -> Wish {
         Wish {
             by: EncoderConfig::Text(TextConfig { dim: 256, ..TextConfig::default() }),
+            properties: Vec::new(),
             sentences: 8,
             heard: 0.5,
         }
@@ -61,6 +65,7 @@ pub(crate) fn learn(
             "wish.sentences must be at least 1 and wish.heard above 0 and at most 1, received {received}"
         )));
     }
+    let items = &read(how, items)[..];
     let told: Vec<Option<Item>> = items.iter().map(|item| item.as_ref().map(all_of)).collect();
     let (encoder, _) = how.by.fit(&told, &BTreeMap::new(), ctx).map_err(EngineError::from)?;
     let words = Words::of(items);
@@ -92,6 +97,18 @@ pub(crate) fn learn(
         return Err(EngineError::Invalid(reason.into()));
     }
     Ok((encoder, wishes))
+}
+
+/// Items with the properties that are read.
+fn read<'a>(how: &Wish, items: &'a [Option<Item>]) -> Cow<'a, [Option<Item>]> {
+    if how.properties.is_empty() {
+        return Cow::Borrowed(items);
+    }
+    let mut items = items.to_vec();
+    for item in items.iter_mut().flatten() {
+        item.properties.retain(|name, _| how.properties.contains(name));
+    }
+    Cow::Owned(items)
 }
 
 /// The vector of a wish; `None` where no word of it is known.
@@ -343,6 +360,16 @@ mod tests {
         }
         let long = "comedy ".repeat(20_000);
         assert!(near(&super::hear(&*encoder, &long).unwrap(), &comedy) > 0.9);
+    }
+
+    #[test]
+    fn only_named_properties_are_read() {
+        let how = Wish { properties: vec!["genres".into()], ..Wish::default() };
+        let (encoder, _) = learn(&how, &films(), &FitContext::quiet(1)).unwrap();
+        assert!(hear(&*encoder, "comedy").is_some());
+        assert_eq!(hear(&*encoder, "nineties"), None);
+        let how = Wish { properties: vec!["no such".into()], ..Wish::default() };
+        assert!(learn(&how, &films(), &FitContext::quiet(1)).is_err());
     }
 
     #[test]

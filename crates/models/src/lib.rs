@@ -36,6 +36,7 @@ mod random;
 mod rating_knn;
 mod rp3beta;
 mod slim;
+mod spare;
 mod sparse_ease;
 mod user_knn;
 

@@ -68,7 +68,7 @@ impl Default for LigerConfig {
             dropout: 0.3,
             codes: 1.0,
             beam: 20,
-            written: 0.5,
+            written: 0.0,
             near: true,
             sequence: SequenceConfig { length: 20, ..SequenceConfig::default() },
             training: Settings::default(),

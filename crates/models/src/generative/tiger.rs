@@ -20,6 +20,7 @@ use super::stack::{Codes, Size, code_scores, code_vector, loss_of_codes};
 use super::{Architecture, Lesson, Network, Reading, Told, generative_model};
 use crate::FitError;
 use crate::sequence::Histories;
+use crate::spare::Spare;
 use serde::{Deserialize, Serialize};
 use sommelier_core::Rng;
 use sommelier_nn::kernel;
@@ -27,7 +28,7 @@ use sommelier_nn::layer::{Branches, Memory, Transformer};
 use sommelier_nn::loss::Items;
 use sommelier_nn::op::{Bias, Buckets, Embed};
 use sommelier_nn::train::Settings;
-use sommelier_nn::{Init, ParamId, Params, Ragged, Tape, Var, Workspace};
+use sommelier_nn::{Init, ParamId, Params, Ragged, Tape, Var};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -125,6 +126,7 @@ struct Net {
     writes_by_place: Vec<ParamId>,
     distances: usize,
     hearing: Option<Hearing>,
+    spare: Spare,
 }
 
 impl Net {
@@ -142,7 +144,19 @@ impl Net {
         let writes_by_place = by_place("decoder", known.levels());
         let (dropout, sizes) = (size.dropout, known.sizes.clone());
         let hearing = words.map(|words| Hearing::new(size.dim, words, params));
-        Net { dropout, sizes, tokens, encoder, decoder, reads_by_place, writes_by_place, distances, hearing }
+        let spare = Spare::default();
+        Net {
+            dropout,
+            sizes,
+            tokens,
+            encoder,
+            decoder,
+            reads_by_place,
+            writes_by_place,
+            distances,
+            hearing,
+            spare,
+        }
     }
 
     /// What the encoder makes of tokens.
@@ -204,9 +218,10 @@ impl Network for Net {
         let wish = wish.and_then(|wish| self.hearing?.heard(params, wish));
         let tokens: Vec<u32> = items.iter().flat_map(|&item| known.tokens_of(item)).collect();
         let ragged = Arc::new(Ragged::of([tokens.len()]));
-        let mut tape = Tape::answering(params, Workspace::default());
+        let mut tape = Tape::answering(params, self.spare.take());
         let read = self.encode(&mut tape, tokens, &ragged);
         let memory = self.decoder.beside(params, tape.data(read));
+        self.spare.give(tape.finish());
         Box::new(Pen { net: self, params, known, memory, wish, branches: Branches::new(1) })
     }
 }

@@ -4,8 +4,8 @@ use super::content::{WEIGHT, late_row};
 use super::{Batch, Content, Embedder, Encoder, SequenceConfig, Similarity};
 use crate::factors::{Ask, Factors, similar};
 use crate::item_item::largest;
+use crate::spare::Spare;
 use crate::{LoadError, Model, Weights};
-use parking::Spare;
 use rayon::prelude::*;
 use sommelier_core::{Allowed, Candidate, Explain, Item, ItemIx, ResolvedQuery, Retrieve, Score};
 use sommelier_nn::kernel;
@@ -189,33 +189,6 @@ impl SequenceModel {
 
 /// See [`SequenceModel::together`].
 const STEPS_TOGETHER: usize = 800;
-
-mod parking {
-    //! Memory of tapes between answers.
-
-    use sommelier_nn::Workspace;
-    use std::sync::Mutex;
-
-    #[derive(Default)]
-    pub struct Spare(Mutex<Vec<Workspace>>);
-
-    /// More than so many answers at once are rare.
-    const KEPT: usize = 64;
-
-    impl Spare {
-        pub fn take(&self) -> Workspace {
-            self.0.lock().ok().and_then(|mut list| list.pop()).unwrap_or_default()
-        }
-
-        pub fn give(&self, workspace: Workspace) {
-            if let Ok(mut list) = self.0.lock()
-                && list.len() < KEPT
-            {
-                list.push(workspace);
-            }
-        }
-    }
-}
 
 /// The best `k` of several lists, an item by its best score; lists are best first.
 fn merge(mut lists: Vec<Vec<Candidate>>, k: usize) -> Vec<Candidate> {
