@@ -165,6 +165,7 @@ mod built {
         let all = golden("pretrained.json");
         for kind in ["clip", "siglip"] {
             let folder = Folder::new(&all[kind]);
+            folder.put("tokenizer_config.json", &json!({"pad_token": "<pad>"}));
             let mut items = Vec::new();
             for (i, (w, h)) in [(16, 16), (50, 37)].into_iter().enumerate() {
                 let wave = |x: u32, y: u32, c: u32| {
@@ -176,7 +177,8 @@ mod built {
                 picture.save(folder.0.path().join(format!("{i}.png"))).unwrap();
                 items.push(item(i, "image", format!("{i}.png")));
             }
-            std::fs::write(folder.0.path().join("broken.png"), b"\x89PNG no").unwrap();
+            let whole = std::fs::read(folder.0.path().join("1.png")).unwrap();
+            std::fs::write(folder.0.path().join("broken.png"), &whole[..whole.len() / 2]).unwrap();
             items.push(item(2, "image", "broken.png"));
             items.push(item(3, "title", "no picture"));
             items.push(item(4, "image", "nowhere.png"));
@@ -289,7 +291,7 @@ mod built {
         assert!(told.contains("no/such/folder: is no folder"), "{told}");
         let folder = Folder::new(bert);
         let model = folder.model();
-        let mut change = |name: &str, value: Value, what: &str| {
+        let change = |name: &str, value: Value, what: &str| {
             let mut config = bert["config"].clone();
             config[name] = value;
             folder.put("config.json", &config);
