@@ -132,8 +132,8 @@ pub fn steering_lines(experiments: &[Experiment]) -> String {
     for experiment in experiments.iter().filter(|e| !e.steering.is_empty()) {
         text += &format!("\n{}, asked with a wish and without:\n", experiment.run.recipe);
         for axis in &experiment.steering {
-            let Axis { name, cases, said, unsaid } = axis;
-            text += &format!("  {name:15} {said:.4}  {unsaid:.4}   {} ({cases} cases)\n", axis.counted());
+            let Axis { name, said, unsaid, .. } = axis;
+            text += &format!("  {name:14} {said:.4} {unsaid:.4}  {}\n", axis.counted());
         }
     }
     text

@@ -47,7 +47,7 @@ impl Axis {
             "recommendation" => "finds the next item",
             "fine" => "finds one much like it that was asked for",
             "coarse" => "finds one quite unlike it that was asked for",
-            "sentiment" => "of the slate has what was wanted; then, unwanted",
+            "sentiment" => "of the slate has it when wanted; then, unwanted",
             "consolidation" => "finds the next item among several wishes",
             _ => "of the slate has all that was asked for",
         }

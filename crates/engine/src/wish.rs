@@ -82,14 +82,12 @@ pub(crate) fn learn(
         ctx.cancel.check().map_err(EncodeError::Stopped)?;
         ctx.progress.at(i as u64);
         let mut rng = Rng::stream(ctx.seed ^ 0x3715, i as u64);
-        let mut known = !(words.facts[i].is_empty() && words.others[i].is_empty());
-        for row in wishes.rows[i * each * dim..(i + 1) * each * dim].chunks_exact_mut(dim) {
-            match hear(&*encoder, &words.sentence(i as u32, &mut rng)).filter(|_| known) {
-                Some(vector) => row.copy_from_slice(&vector),
-                None => known = false,
-            }
-        }
-        wishes.known.push(known);
+        // A sentence may have no word that the encoder knows: others stand in for it.
+        let drawn = (0..2 * each).filter_map(|_| hear(&*encoder, &words.sentence(i as u32, &mut rng)));
+        let heard: Vec<Vec<f32>> = drawn.take(each).collect();
+        let rows = wishes.rows[i * each * dim..(i + 1) * each * dim].chunks_exact_mut(dim);
+        rows.zip(heard.iter().cycle()).for_each(|(row, vector)| row.copy_from_slice(vector));
+        wishes.known.push(!heard.is_empty());
     }
     ctx.progress.finish();
     if !wishes.known.contains(&true) {

@@ -114,7 +114,7 @@ impl CodeStack {
     }
 
     /// The tokens of histories that lie end to end. Who only learns leaves out the last code of each, which is told and not read.
-    pub fn tokens(&self, known: &Known, items: &[u32], ragged: &Ragged, to_the_end: bool) -> Tokens {
+    pub fn tokens(known: &Known, items: &[u32], ragged: &Ragged, to_the_end: bool) -> Tokens {
         let levels = known.levels();
         let mut rows = Vec::with_capacity(items.len() * levels + ragged.len());
         let mut told = vec![(Vec::new(), Vec::new()); levels];

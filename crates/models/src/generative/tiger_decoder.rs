@@ -103,7 +103,7 @@ impl Network for CodeStack {
     }
 
     fn loss(&self, tape: &mut Tape, lesson: &Lesson, rng: &mut Rng) -> Var {
-        let tokens = self.tokens(lesson.known, lesson.items, lesson.ragged, false);
+        let tokens = CodeStack::tokens(lesson.known, lesson.items, lesson.ragged, false);
         let heard = lesson.wishes.and_then(|wishes| self.hear(tape, wishes, &tokens, lesson.items, rng));
         let h = self.run(tape, &tokens, heard);
         CodeStack::loss(self, tape, h, tokens, lesson.share)
