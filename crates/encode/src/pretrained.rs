@@ -97,14 +97,6 @@ impl Default for PretrainedConfig {
     }
 }
 
-/// What of the settings makes other vectors.
-#[cfg_attr(not(feature = "pretrained"), expect(dead_code, reason = "networks read it"))]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading {
-    pub pooling: Pooling,
-    pub max_tokens: usize,
-}
-
 /// A network, and how items are put to it.
 pub struct PretrainedEncoder {
     config: PretrainedConfig,
@@ -218,7 +210,7 @@ impl PretrainedConfig {
                     .into(),
             );
         }
-        Model::open(&self.model, Reading { pooling: self.pooling, max_tokens: self.max_tokens })
+        Model::open(self)
     }
 
     fn kept(&self, identity: &str) -> Cache {
@@ -362,15 +354,15 @@ impl Work<'_> {
         inputs: &[Option<Input>],
         batch: &Batch,
     ) -> Result<Vec<Result<Vec<f32>, String>>, String> {
-        let vectors = match batch.first().and_then(|(i, _)| inputs[*i].as_ref()) {
-            Some(Input::Picture(bytes)) => match decoded(bytes) {
+        let first = batch.first().and_then(|(i, _)| inputs[*i].as_ref());
+        let vectors = if let Some(Input::Picture(bytes)) = first {
+            match decoded(bytes) {
                 Ok(picture) => vec![Ok(self.model.of_picture(&picture)?)],
                 Err(why) => vec![Err(why)],
-            },
-            _ => {
-                let tokens: Vec<&[u32]> = batch.iter().map(|(_, tokens)| tokens.as_slice()).collect();
-                self.model.of_tokens(&tokens)?.into_iter().map(Ok).collect()
             }
+        } else {
+            let tokens: Vec<&[u32]> = batch.iter().map(|(_, tokens)| tokens.as_slice()).collect();
+            self.model.of_tokens(&tokens)?.into_iter().map(Ok).collect()
         };
         if vectors.iter().flatten().flatten().any(|v: &f32| !v.is_finite()) {
             return Err("it gives NaN or infinity; its weights are damaged, fetch them again".into());

@@ -753,13 +753,12 @@ mod tests {
     fn a_stop_is_heard_and_what_was_done_is_kept() {
         let ctx = FitContext::quiet(1);
         let stop = ctx.cancel.clone();
-        let server = Server::new(move |n, _| match n {
-            1 => Reply::Vectors,
-            2 => {
-                stop.cancel();
-                Reply::Status(503, "retry-after: 60\r\n", "")
+        let server = Server::new(move |n, _| {
+            if n != 2 {
+                return Reply::Vectors;
             }
-            _ => Reply::Vectors,
+            stop.cancel();
+            Reply::Status(503, "retry-after: 60\r\n", "")
         });
         let config = server.config();
         let stopped = config.fit(&items(), &BTreeMap::new(), &ctx).err().unwrap();

@@ -1,13 +1,10 @@
 //! Pretrained networks against the libraries they come from, folders that are broken, and items that have nothing to read.
 
-use serde_json::{Value, json};
-use sommelier_core::{Cancel, FitContext, Item, Progress};
-use sommelier_encode::pretrained::Pooling;
+use serde_json::Value;
+use sommelier_core::{FitContext, Item};
 use sommelier_encode::{EncodeError, Encoder, EncoderConfig, PretrainedConfig, Vectors};
 use sommelier_nn::Weights;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 fn fit(
     config: &PretrainedConfig,
@@ -16,6 +13,7 @@ fn fit(
     EncoderConfig::Pretrained(config.clone()).fit(items, &BTreeMap::new(), &FitContext::quiet(1))
 }
 
+#[allow(clippy::unnecessary_wraps)]
 fn item(i: usize, property: &str, value: impl Into<Value>) -> Option<Item> {
     let mut item = Item::new(format!("i{i}"));
     item.properties.insert(property.to_owned(), value.into());
@@ -50,6 +48,11 @@ fn a_program_built_without_says_so() {
 mod built {
     use super::*;
     use image::RgbImage;
+    use serde_json::json;
+    use sommelier_core::{Cancel, Progress};
+    use sommelier_encode::pretrained::Pooling;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
 
     fn golden(name: &str) -> Value {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);

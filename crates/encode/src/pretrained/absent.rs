@@ -1,14 +1,13 @@
 //! What stands in for pretrained networks in a program that was built without them.
 
-use super::Reading;
+use super::PretrainedConfig;
 use image::RgbImage;
 use std::convert::Infallible;
-use std::path::Path;
 
 pub(crate) struct Model(Infallible);
 
 impl Model {
-    pub fn open(_: &Path, _: Reading) -> Result<Model, String> {
+    pub fn open(_: &PretrainedConfig) -> Result<Model, String> {
         Err("this program was built without pretrained networks; build it with --features pretrained".into())
     }
 

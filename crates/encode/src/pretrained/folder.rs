@@ -1,6 +1,6 @@
 //! The folder of a network: what its files say, checked before anything is made of them.
 
-use super::{Pooling, Reading};
+use super::Pooling;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -230,7 +230,7 @@ impl Folder {
     }
 
     /// The tokeniser, cutting at `max_tokens` or where the folder says, and never past `most`.
-    pub fn tokens(&mut self, most: usize, reading: Reading) -> Result<(Tokenizer, bool), String> {
+    pub fn tokens(&mut self, most: usize, max_tokens: usize) -> Result<(Tokenizer, bool), String> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Limits {
@@ -252,7 +252,7 @@ impl Folder {
             None => self.word_pieces(of.do_lower_case.unwrap_or(true))?,
         };
         let told = limits.max_seq_length.or(of.model_max_length.map(|n| n.min(1e9) as usize)).unwrap_or(most);
-        let length = if reading.max_tokens > 0 { reading.max_tokens } else { told }.min(most);
+        let length = if max_tokens > 0 { max_tokens } else { told }.min(most);
         let unusable = |e: tokenizers::Error| format!("its tokeniser cannot be used: {e}");
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(unusable)?;

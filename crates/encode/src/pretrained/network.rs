@@ -1,7 +1,7 @@
 //! A network in memory: candle's, with what its folder says of texts, pictures and token vectors.
 
 use super::folder::{Clip, Folder, Pooled, Seeing, Sentence};
-use super::{Pooling, Reading};
+use super::{Pooling, PretrainedConfig};
 use crate::linear::to_unit;
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{Activation, Linear, VarBuilder};
@@ -49,8 +49,9 @@ enum Network {
 const VERSION: &str = "1";
 
 impl Model {
-    pub fn open(path: &Path, reading: Reading) -> Result<Model, String> {
-        read(path, reading).map_err(|why| format!("{}: {why}", path.display()))
+    pub fn open(config: &PretrainedConfig) -> Result<Model, String> {
+        let path = &config.model;
+        read(path, config.pooling, config.max_tokens).map_err(|why| format!("{}: {why}", path.display()))
     }
 
     /// Length of the vectors.
@@ -140,9 +141,9 @@ fn first_line(e: &candle_core::Error) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn read(path: &Path, reading: Reading) -> Result<Model, String> {
+fn read(path: &Path, pooling: Pooling, max_tokens: usize) -> Result<Model, String> {
     let mut folder = Folder::open(path)?;
-    let pooled = folder.pooled(reading.pooling)?;
+    let pooled = folder.pooled(pooling)?;
     let config = folder.config()?;
     let kind = config.get("model_type").and_then(Value::as_str).unwrap_or("bert").to_owned();
     if !matches!(kind.as_str(), "bert" | "roberta" | "xlm-roberta" | "camembert" | "clip" | "siglip") {
@@ -181,7 +182,7 @@ fn read(path: &Path, reading: Reading) -> Result<Model, String> {
             (network.map_err(|e| unfit(&e))?, config.hidden_size, most)
         }
     };
-    let (texts, lowercase) = folder.tokens(most, reading)?;
+    let (texts, lowercase) = folder.tokens(most, max_tokens)?;
     let network = match network {
         Network::Siglip { text, vision, seeing, length, padding } => {
             let padding = folder.padding(&texts)?.unwrap_or(padding);
@@ -189,7 +190,7 @@ fn read(path: &Path, reading: Reading) -> Result<Model, String> {
         }
         other => other,
     };
-    let identity = folder.identity(&format!("{VERSION} {pooled:?} {}", reading.max_tokens));
+    let identity = folder.identity(&format!("{VERSION} {pooled:?} {max_tokens}"));
     Ok(Model { kind, texts, lowercase, network, dim, identity })
 }
 
