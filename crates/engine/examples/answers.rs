@@ -65,13 +65,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let model = changed.model.load(&weights)?;
         let start = Instant::now();
-        let mut line = format!("{:40}", if settings.is_empty() { "as fitted" } else { settings });
+        let mut words = vec![format!("{:40}", if settings.is_empty() { "as fitted" } else { settings })];
         for (name, on) in [("validation", On::Valid), ("test", On::Test)] {
-            for (key, metric) in &evaluate(&*model, &split, on, &config, &ctx)?.metrics {
-                line += &format!("  {name} {key} {:.4}", metric.value);
-            }
+            let found = evaluate(&*model, &split, on, &config, &ctx)?;
+            words.extend(found.metrics.iter().map(|(key, m)| format!("{name} {key} {:.4}", m.value)));
         }
-        println!("{line}  {:.1} s", start.elapsed().as_secs_f64());
+        println!("{}  {:.1} s", words.join("  "), start.elapsed().as_secs_f64());
     }
     Ok(())
 }

@@ -128,15 +128,15 @@ pub fn leaderboard(experiments: &[Experiment]) -> String {
 
 /// How far models follow what people say, a line for each axis; nothing where none hears them.
 pub fn steering_lines(experiments: &[Experiment]) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for experiment in experiments.iter().filter(|e| !e.steering.is_empty()) {
-        text += &format!("\n{}, asked with a wish and without:\n", experiment.run.recipe);
-        for axis in &experiment.steering {
+        lines.push(format!("\n{}, asked with a wish and without:\n", experiment.run.recipe));
+        lines.extend(experiment.steering.iter().map(|axis| {
             let Axis { name, said, unsaid, .. } = axis;
-            text += &format!("  {name:14} {said:.4} {unsaid:.4}  {}\n", axis.counted());
-        }
+            format!("  {name:14} {said:.4} {unsaid:.4}  {}\n", axis.counted())
+        }));
     }
-    text
+    lines.concat()
 }
 
 /// The same as an SVG chart.

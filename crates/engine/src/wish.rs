@@ -284,7 +284,8 @@ pub(crate) fn sentence(facts: &[String], words: &[String], all: &[String], rng: 
         && let Some(other) = (!all.is_empty()).then(|| &all[rng.below(all.len())])
         && !facts.contains(other)
     {
-        sentence += &format!(", no {other}");
+        sentence.push_str(", no ");
+        sentence.push_str(other);
     }
     sentence
 }
@@ -294,25 +295,25 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn film(id: &str, title: &str, genres: &[&str], year: u32) -> Option<Item> {
+    fn film(id: &str, title: &str, genres: &[&str], year: u32) -> Item {
         let mut item = Item::new(id);
         item.properties.insert("title".into(), json!(title));
         item.properties.insert("genres".into(), json!(genres));
         item.properties.insert("released".into(), json!(format!("01-Jan-{year}")));
         item.properties.insert("address".into(), json!("http://x.org/horror"));
-        Some(item)
+        item
     }
 
     fn films() -> Vec<Option<Item>> {
         let mut films = vec![None];
         for n in 0..12 {
             let (genre, year) = [("Comedy", 1994), ("Horror", 1984)][n % 2];
-            films.push(film(
+            films.push(Some(film(
                 &format!("f{n}"),
                 &format!("Title {n}"),
                 &[genre, "Film"],
                 year + (n / 6) as u32,
-            ));
+            )));
         }
         films
     }
