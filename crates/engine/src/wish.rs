@@ -65,6 +65,11 @@ pub(crate) fn learn(
             "wish.sentences must be at least 1 and wish.heard above 0 and at most 1, received {received}"
         )));
     }
+    if matches!(how.by, EncoderConfig::Remote(_)) {
+        let reason = "wish.by cannot be remote: each sentence would be a paid request of its own, and each wish would wait for one; \
+                      use text or pretrained";
+        return Err(EngineError::Invalid(reason.into()));
+    }
     let items = &read(how, items)[..];
     let told: Vec<Option<Item>> = items.iter().map(|item| item.as_ref().map(all_of)).collect();
     let (encoder, _) = how.by.fit(&told, &BTreeMap::new(), ctx).map_err(EngineError::from)?;
@@ -372,6 +377,13 @@ mod tests {
         assert_eq!(hear(&*encoder, "nineties"), None);
         let how = Wish { properties: vec!["no such".into()], ..Wish::default() };
         assert!(learn(&how, &films(), &FitContext::quiet(1)).is_err());
+    }
+
+    #[test]
+    fn nobody_pays_for_a_request_a_sentence() {
+        let by = EncoderConfig::default_of("remote").unwrap();
+        let error = learn(&Wish { by, ..Wish::default() }, &films(), &FitContext::quiet(1)).err().unwrap();
+        assert!(error.to_string().contains("use text or pretrained"), "{error}");
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Model {
 
     /// A vector for each of some texts that have as many tokens.
     pub fn of_tokens(&self, batch: &[&[u32]]) -> Result<Vec<Vec<f32>>, String> {
-        self.run(|| {
+        run(|| {
             let length = batch.first().map_or(0, |text| text.len());
             // (B, L)
             let ids = Tensor::from_vec(batch.concat(), (batch.len(), length), &Device::Cpu)?;
@@ -117,7 +117,7 @@ impl Model {
     }
 
     pub fn of_picture(&self, picture: &RgbImage) -> Result<Vec<f32>, String> {
-        self.run(|| {
+        run(|| {
             let rows = match &self.network {
                 Network::Bert(..) | Network::Roberta(..) => Vec::new(),
                 Network::Clip { vision, vision_out, seeing, .. } => {
@@ -130,10 +130,10 @@ impl Model {
             Ok(rows.into_iter().next().unwrap_or_default())
         })
     }
+}
 
-    fn run<T>(&self, work: impl FnOnce() -> candle_core::Result<T>) -> Result<T, String> {
-        work().map_err(|e| format!("the network failed: {}", first_line(&e)))
-    }
+fn run<T>(work: impl FnOnce() -> candle_core::Result<T>) -> Result<T, String> {
+    work().map_err(|e| format!("the network failed: {}", first_line(&e)))
 }
 
 /// Without the stack that may follow.
