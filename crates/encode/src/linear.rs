@@ -150,6 +150,11 @@ pub(crate) fn to_unit(v: &mut [f32]) -> bool {
     }
 }
 
+/// Brings a vector that came from elsewhere to unit length, if so wanted; whether it says anything.
+pub(crate) fn usable(v: &mut [f32], unit: bool) -> bool {
+    if unit { to_unit(v) } else { v.iter().any(|&v| v != 0.0) }
+}
+
 /// A sparse matrix seen from both sides; `mean` is what to take off each column.
 pub(crate) struct Sparse<'a> {
     x: &'a Csr,

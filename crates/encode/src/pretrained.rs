@@ -29,7 +29,7 @@ use network::Model;
 use crate::cache::{Cache, Key};
 use crate::encoder::{Encoder, Problem, Vectors, plan, put_texts, take_texts};
 use crate::images::{decoded, picture_bytes};
-use crate::linear::to_unit;
+use crate::linear::usable;
 use crate::reading::{no_text, whole_text};
 use crate::{EncodeError, require};
 use parking_lot::Mutex;
@@ -160,7 +160,7 @@ impl PretrainedConfig {
             }
         }
         let mut cache = cache.into_inner();
-        let vectors = cache.rows(dim, &keys, |row| self.finish(row));
+        let vectors = cache.rows(dim, &keys, |row| usable(row, self.unit));
         if vectors.present() == 0 {
             return Err(self.nothing(n, &problems));
         }
@@ -216,11 +216,6 @@ impl PretrainedConfig {
     fn kept(&self, identity: &str) -> Cache {
         let name = self.model.file_name().unwrap_or_default().to_string_lossy();
         Cache::open(&self.cache, &name, identity)
-    }
-
-    /// Whether the vector can be used.
-    fn finish(&self, row: &mut [f32]) -> bool {
-        if self.unit { to_unit(row) } else { row.iter().any(|&v| v != 0.0) }
     }
 
     /// What of an item is put to the network; `None` where it has nothing of the kind.
@@ -413,7 +408,7 @@ impl PretrainedEncoder {
     }
 
     fn usable(&self, mut vector: Vec<f32>) -> Option<Vec<f32>> {
-        (vector.len() == self.dim && self.config.finish(&mut vector)).then_some(vector)
+        (vector.len() == self.dim && usable(&mut vector, self.config.unit)).then_some(vector)
     }
 
     fn input(&self, item: &Item) -> Option<Input> {

@@ -12,7 +12,7 @@
 use crate::cache::{Cache, Key};
 use crate::encoder::{Encoder, Problem, Vectors, plan, put_texts, take_texts};
 use crate::endpoint::{Answer, Endpoint, Failure, full, scheme_and_host};
-use crate::linear::to_unit;
+use crate::linear::usable;
 use crate::reading::{front, no_text, whole_text};
 use crate::{EncodeError, require};
 use parking_lot::Mutex;
@@ -146,7 +146,7 @@ impl RemoteConfig {
         };
         let (n, bytes) = (items.len(), 8 * (items.len() * dim) as u64);
         plan(ctx, bytes, &format!("{n} vectors of {dim} numbers"), "ask for fewer dimensions")?;
-        let vectors = cache.rows(dim, &keys, |row| self.finish(row));
+        let vectors = cache.rows(dim, &keys, |row| usable(row, self.unit));
         let (present, model) = (vectors.present(), &self.model);
         let encoder = RemoteEncoder {
             report: vec![
@@ -222,11 +222,6 @@ impl RemoteConfig {
     /// What is sent for the text of an item.
     fn sent(&self, text: &str) -> String {
         format!("{}{}", self.prefix, front(text, self.max_chars))
-    }
-
-    /// Whether the vector can be used.
-    fn finish(&self, row: &mut [f32]) -> bool {
-        if self.unit { to_unit(row) } else { row.iter().any(|&v| v != 0.0) }
     }
 
     fn cost(&self, done: &Done, sent: usize, cache: &Cache) -> Vec<String> {
@@ -431,7 +426,7 @@ impl RemoteEncoder {
     }
 
     fn usable(&self, mut vector: Vec<f32>) -> Option<Vec<f32>> {
-        (vector.len() == self.dim && self.config.finish(&mut vector)).then_some(vector)
+        (vector.len() == self.dim && usable(&mut vector, self.config.unit)).then_some(vector)
     }
 
     fn of_item(&self, item: &Item) -> Option<(Key, String)> {
@@ -628,7 +623,7 @@ mod tests {
 
     fn unit(text: &str) -> Vec<f32> {
         let mut v = vector(text);
-        to_unit(&mut v);
+        crate::linear::to_unit(&mut v);
         v
     }
 

@@ -78,8 +78,8 @@ pub(crate) fn steering(
     cases.truncate(CASES);
     let ask = |&case: &usize| {
         let target = test.targets_of(case)[0];
-        let case_of = Case { query: test.query(case), target, words: &words, prepared, model };
-        case_of.ask(&mut Rng::stream(seed ^ 0x57ee, 1 + case as u64))
+        let of = Case { query: test.query(case), target, words: &words, prepared, model };
+        of.ask(&mut Rng::stream(seed ^ 0x57ee, 1 + case as u64))
     };
     let found: Vec<[Option<(f64, f64)>; 6]> = cases.par_iter().map(ask).collect();
     let names = ["recommendation", "fine", "coarse", "sentiment", "consolidation", "match"];
@@ -99,47 +99,45 @@ pub(crate) fn steering(
 impl Case<'_> {
     fn ask(&self, rng: &mut Rng) -> [Option<(f64, f64)>; 6] {
         let about = |item: u32, rng: &mut Rng| self.words.sentence(item, rng);
+        let unsaid = self.slate(None);
+        let finds = |item: u32, wish: &str| {
+            let found = |slate: &[u32]| f64::from(u8::from(slate.contains(&item)));
+            (found(&self.slate(Some(wish))), found(&unsaid))
+        };
         let own = about(self.target, rng);
-        let recommendation = self.finds(self.target, &own);
-        let fine = self.nearest().map(|item| self.finds(item, &about(item, rng)));
+        let recommendation = finds(self.target, &own);
+        let fine = self.nearest().map(|item| finds(item, &about(item, rng)));
         let other =
             (0..DRAWS).map(|_| rng.below(self.words.facts.len()) as u32).find(|&item| self.is_other(item));
-        let coarse = other.map(|item| self.finds(item, &about(item, rng)));
+        let coarse = other.map(|item| finds(item, &about(item, rng)));
         let facts = &self.words.facts[self.target as usize];
         let fact = std::slice::from_ref(&facts[rng.below(facts.len())]);
-        let sentiment =
-            (self.share(fact, Some(&fact[0])), self.share(fact, Some(&format!("no {}", fact[0]))));
+        let share = |facts: &[String], wish: &str| self.share(facts, &self.slate(Some(wish)));
+        let sentiment = (share(fact, &fact[0]), share(fact, &format!("no {}", fact[0])));
         let history = &self.query.history;
         let consolidation = (!history.is_empty()).then(|| {
             let mut of = || about(history[rng.below(history.len())].item.0, rng);
             let (before, after) = (of(), of());
-            self.finds(self.target, &format!("{before}, {own}, {after}"))
+            finds(self.target, &format!("{before}, {own}, {after}"))
         });
         let matched = other.map(|item| {
             let mut facts = self.words.facts[item as usize].clone();
             rng.shuffle(&mut facts);
             facts.truncate(2);
-            (self.share(&facts, Some(&facts.join(" "))), self.share(&facts, None))
+            (share(&facts, &facts.join(" ")), self.share(&facts, &unsaid))
         });
         [Some(recommendation), fine, coarse, Some(sentiment), consolidation, matched]
     }
 
     fn slate(&self, wish: Option<&str>) -> Vec<u32> {
-        let wish = wish.and_then(|wish| self.prepared.hear(wish));
+        let wish = wish.and_then(|wish| self.prepared.hear(wish, ""));
         let query = ResolvedQuery { wish, ..self.query.clone() };
         let allowed = Allowed::everything().without(query.history.iter().map(|seen| seen.item));
         self.model.retrieve(&query, AT, &allowed).into_iter().map(|c| c.item.0).collect()
     }
 
-    /// Whether an item is in the slate with a wish and without.
-    fn finds(&self, item: u32, wish: &str) -> (f64, f64) {
-        let found = |wish| f64::from(u8::from(self.slate(wish).contains(&item)));
-        (found(Some(wish)), found(None))
-    }
-
-    /// The share of the slate that has all these facts.
-    fn share(&self, facts: &[String], wish: Option<&str>) -> f64 {
-        let slate = self.slate(wish);
+    /// The share of a slate that has all these facts.
+    fn share(&self, facts: &[String], slate: &[u32]) -> f64 {
         let has =
             |item: &&u32| facts.iter().all(|f| self.words.facts[**item as usize].binary_search(f).is_ok());
         slate.iter().filter(has).count() as f64 / slate.len().max(1) as f64

@@ -115,6 +115,24 @@ pub(crate) fn largest(mut shares: Vec<(ItemIx, f32)>, limit: usize) -> Vec<(Item
     shares
 }
 
+/// What a score loses when one of some steps is left out, shares of the same item together; `score` is told which, or none.
+pub(crate) fn left_out(
+    steps: &[ItemIx],
+    limit: usize,
+    score: impl Fn(Option<usize>) -> f32,
+) -> Vec<(ItemIx, f32)> {
+    let whole = score(None);
+    let mut shares: Vec<(ItemIx, f32)> = Vec::new();
+    for (at, &gone) in steps.iter().enumerate() {
+        let share = whole - score(Some(at));
+        match shares.iter_mut().find(|s| s.0 == gone) {
+            Some(s) => s.1 += share,
+            None => shares.push((gone, share)),
+        }
+    }
+    largest(shares, limit)
+}
+
 /// A dense row of sums that knows which places were touched, so that clearing it costs only those.
 pub(crate) struct Scratch {
     sum: Vec<f32>,

@@ -1,10 +1,10 @@
 //! Answers of a generative model: the history is read on the spot, then the best codes that are allowed are written.
 
-use super::hearing::WEIGHT;
+use super::hearing::Hearing;
 use super::known::Known;
 use super::search::{Writer, best};
 use super::{Network, Reading, Told};
-use crate::item_item::largest;
+use crate::item_item::left_out;
 use crate::{Model, Weights};
 use rayon::prelude::*;
 use sommelier_core::{Allowed, Candidate, Explain, Item, ItemIx, ResolvedQuery, Retrieve, Score};
@@ -46,19 +46,31 @@ impl GenerativeModel {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Items that are read: of the history, or else of what is liked.
+    fn reads(&self, known: &Known, q: &ResolvedQuery) -> Vec<ItemIx> {
+        let coded = |item: ItemIx| known.codes(item.0).is_some();
+        let read = newest(taken(q), self.reading.length, coded);
+        if read.is_empty() { newest(q.like.iter().copied(), self.reading.length, coded) } else { read }
+    }
+
     fn read<'a>(&'a self, known: &'a Known, items: &[ItemIx], wish: Option<&[f32]>) -> Box<dyn Writer + 'a> {
         let items: Vec<u32> = items.iter().map(|item| item.0).collect();
         self.net.read(&self.params, known, Told { items: &items, wish })
     }
 }
 
-/// Items that are read, oldest first: the last `length` of the history that are known, or else of what is liked.
-pub(super) fn reads(q: &ResolvedQuery, length: usize, known: impl Fn(ItemIx) -> bool) -> Vec<ItemIx> {
-    let positive = q.history.iter().filter(|s| s.weight > 0.0).map(|s| s.item);
-    let mut items: Vec<ItemIx> = positive.filter(|item| known(*item)).collect();
-    if items.is_empty() {
-        items = q.like.iter().copied().filter(|item| known(*item)).collect();
-    }
+/// What a person took, oldest first.
+pub(super) fn taken(q: &ResolvedQuery) -> impl Iterator<Item = ItemIx> {
+    q.history.iter().filter(|s| s.weight > 0.0).map(|s| s.item)
+}
+
+/// The last `length` of the items that are known.
+pub(super) fn newest(
+    items: impl Iterator<Item = ItemIx>,
+    length: usize,
+    known: impl Fn(ItemIx) -> bool,
+) -> Vec<ItemIx> {
+    let mut items: Vec<ItemIx> = items.filter(|item| known(*item)).collect();
     items.split_off(items.len().saturating_sub(length))
 }
 
@@ -79,21 +91,15 @@ pub(super) fn log_probabilities(writer: &mut dyn Writer, known: &Known, items: &
 }
 
 /// What an item's score loses when an item of those read is left out.
-pub(super) fn left_out(
+pub(super) fn without_one(
     read: &[ItemIx],
     limit: usize,
     score: impl Fn(&[ItemIx]) -> f32,
 ) -> Vec<(ItemIx, f32)> {
-    let whole = score(read);
-    let mut shares: Vec<(ItemIx, f32)> = Vec::new();
-    for (at, &gone) in read.iter().enumerate() {
-        let share = whole - score(&[&read[..at], &read[at + 1..]].concat());
-        match shares.iter_mut().find(|s| s.0 == gone) {
-            Some(s) => s.1 += share,
-            None => shares.push((gone, share)),
-        }
-    }
-    largest(shares, limit)
+    left_out(read, limit, |gone| match gone {
+        None => score(read),
+        Some(at) => score(&[&read[..at], &read[at + 1..]].concat()),
+    })
 }
 
 impl Score for GenerativeModel {
@@ -103,7 +109,7 @@ impl Score for GenerativeModel {
 
     fn score(&self, q: &ResolvedQuery, items: &[ItemIx], out: &mut [f32]) {
         let known = self.known();
-        let read = reads(q, self.reading.length, |item| known.codes(item.0).is_some());
+        let read = self.reads(&known, q);
         log_probabilities(&mut *self.read(&known, &read, q.wish.as_deref()), &known, items, out);
     }
 }
@@ -112,7 +118,7 @@ impl Retrieve for GenerativeModel {
     fn retrieve(&self, q: &ResolvedQuery, k: usize, allowed: &Allowed) -> Vec<Candidate> {
         let known = self.known();
         let trie = known.trie.restricted(allowed);
-        let read = reads(q, self.reading.length, |item| known.codes(item.0).is_some());
+        let read = self.reads(&known, q);
         let mut writer = self.read(&known, &read, q.wish.as_deref());
         let mut found = best(&mut *writer, &trie, self.reading.beam.max(k));
         found.truncate(k);
@@ -134,8 +140,8 @@ impl Explain for GenerativeModel {
         let known = self.known();
         let Some(codes) = known.codes(item.0) else { return Vec::new() };
         let trie = CodeTrie::of(known.levels(), [(codes, item.0)]);
-        let read = reads(q, self.reading.length, |item| known.codes(item.0).is_some());
-        left_out(&read, limit, |items| {
+        let read = self.reads(&known, q);
+        without_one(&read, limit, |items| {
             let mut writer = self.read(&known, items, q.wish.as_deref());
             best(&mut *writer, &trie, 1).first().map_or(0.0, |c| c.score)
         })
@@ -155,7 +161,7 @@ impl Model for GenerativeModel {
     }
 
     fn hears(&self) -> bool {
-        self.params.named(WEIGHT).is_some()
+        Hearing::is_in(&self.params)
     }
 
     fn meet(&self, item: ItemIx, info: &Item) -> bool {

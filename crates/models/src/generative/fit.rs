@@ -1,6 +1,6 @@
 //! The fit that generative models share.
 
-use super::hearing::{Hearing, WEIGHT};
+use super::hearing::Hearing;
 use super::known::Known;
 use super::{Architecture, GenerativeModel, Lesson, Network, Reading};
 use crate::model::{plan, require};
@@ -55,8 +55,7 @@ pub(super) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<Gen
     let known = Known::load(weights)?;
     config.check().map_err(|e| LoadError::Other(e.to_string()))?;
     let mut params = Params::new(0);
-    let words = weights.matrix(WEIGHT, None).ok().map(|(_, words, _)| words);
-    let net = config.build(&known, words, &mut params);
+    let net = config.build(&known, Hearing::stored(weights), &mut params);
     weights.recall(&mut params)?;
     Ok(GenerativeModel::new(A::KIND, config.reading(), params, net, &known))
 }

@@ -5,6 +5,7 @@
 //!
 //! Shapes: v (w), V (D × w).
 
+use crate::Weights;
 use sommelier_core::Rng;
 use sommelier_data::Snapshot;
 use sommelier_data::snapshot::ItemWishes;
@@ -14,7 +15,7 @@ use sommelier_nn::{Init, ParamId, Params, Tape, Tensor, Var, kernel};
 use std::sync::Arc;
 
 /// Name of V among the weights.
-pub(super) const WEIGHT: &str = "wish";
+const WEIGHT: &str = "wish";
 
 /// Where V is.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,16 @@ impl Hearing {
     /// Numbers in a wish, where the items of a snapshot have some.
     pub fn of(snapshot: &Snapshot) -> Option<usize> {
         snapshot.wishes.as_ref().map(|wishes| wishes.dim)
+    }
+
+    /// The same of what was stored.
+    pub fn stored(weights: &Weights) -> Option<usize> {
+        weights.matrix(WEIGHT, None).ok().map(|(_, words, _)| words)
+    }
+
+    /// Whether these are the parameters of a model that hears.
+    pub fn is_in(params: &Params) -> bool {
+        params.named(WEIGHT).is_some()
     }
 
     /// V v; `None` where the wish is not one that was learned.
@@ -61,6 +72,13 @@ impl Hearing {
         let said = tape.constant(Tensor::new(count as usize, wishes.dim, data));
         let heard = tape.linear(said, self.0, Linear::default());
         Some(tape.embed(Items::Matrix(heard), Arc::new(slots), Embed::default()))
+    }
+}
+
+/// The rows of x, each with what is heard of a wish.
+pub(super) fn add_to_rows(x: &mut [f32], wish: Option<&[f32]>) {
+    if let Some(wish) = wish {
+        x.chunks_exact_mut(wish.len()).for_each(|x| kernel::axpy(1.0, wish, x));
     }
 }
 

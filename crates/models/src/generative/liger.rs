@@ -15,8 +15,8 @@
 //! cosine of the right one; LIGER's own ranking is w = 0 without `near`, with all cold items among the candidates.
 
 use super::Told;
-use super::answer::{left_out, log_probabilities, reads};
-use super::hearing::{self, Hearing, WEIGHT};
+use super::answer::{log_probabilities, newest, taken, without_one};
+use super::hearing::{self, Hearing};
 use super::known::Known;
 use super::search::best;
 use super::stack::{CodeStack, Pen, Size, Tokens};
@@ -101,8 +101,7 @@ impl LigerConfig {
     pub fn load(&self, weights: &Weights) -> Result<Liger, LoadError> {
         self.check().map_err(|e| LoadError::Other(e.to_string()))?;
         let known = Arc::new(Known::load(weights)?);
-        let words = weights.matrix(WEIGHT, None).ok().map(|(_, words, _)| words);
-        let backbone = Backbone::new(self, known.clone(), None, words);
+        let backbone = Backbone::new(self, known.clone(), None, Hearing::stored(weights));
         let dense = sequence::load(&backbone, weights)?;
         Ok(Liger::new(self, dense, backbone.stack(), &known))
     }
@@ -264,8 +263,7 @@ impl Liger {
     /// Of the history, what is read.
     fn reads(&self, q: &ResolvedQuery) -> Vec<ItemIx> {
         let params = self.dense.params();
-        let history = ResolvedQuery { history: q.history.clone(), ..ResolvedQuery::default() };
-        reads(&history, self.length, |item| self.dense.vector(&params, item).is_some())
+        newest(taken(q), self.length, |item| self.dense.vector(&params, item).is_some())
     }
 
     /// Items that `find` names, ranked by what was read.
@@ -385,7 +383,7 @@ impl Explain for Liger {
         if read.is_empty() {
             return self.dense.contributions(q, item, limit);
         }
-        left_out(&read, limit, |items| {
+        without_one(&read, limit, |items| {
             self.rank(items, q.wish.as_deref(), |_| vec![item]).first().map_or(0.0, |c| c.score)
         })
     }
@@ -403,7 +401,7 @@ impl Model for Liger {
     }
 
     fn hears(&self) -> bool {
-        self.dense.params().named(WEIGHT).is_some()
+        Hearing::is_in(&self.dense.params())
     }
 
     /// An item needs a vector to be taken in, and is written too where it has codes.

@@ -207,10 +207,8 @@ impl CodeStack {
             }
         }
         let wish = wish.and_then(|wish| self.hearing?.heard(params, wish));
-        if let Some(wish) = &wish {
-            let last = x.len() - self.dim;
-            kernel::axpy(1.0, wish, &mut x[last..]);
-        }
+        let last = x.len() - self.dim;
+        hearing::add_to_rows(&mut x[last..], wish.as_deref());
         let mut memory = Memory::default();
         let h = self.stack.read(params, x, &mut memory, &self.by_place);
         let last = h[h.len() - self.dim..].to_vec();
@@ -288,9 +286,7 @@ impl Writer for Pen<'_> {
         let start = self.known.start(level - 1);
         let mut x: Vec<f32> =
             from.iter().flat_map(|&(_, code)| stack.vector(params, start + code)).copied().collect();
-        if let Some(wish) = &self.wish {
-            x.chunks_exact_mut(wish.len()).for_each(|x| kernel::axpy(1.0, wish, x));
-        }
+        hearing::add_to_rows(&mut x, self.wish.as_deref());
         let h = stack.stack.branch(params, x, &self.memory, &mut self.branches, &stack.by_place);
         code_scores(params, stack.tokens, self.known, level, &h)
     }

@@ -23,7 +23,6 @@ use crate::sequence::Histories;
 use crate::spare::Spare;
 use serde::{Deserialize, Serialize};
 use sommelier_core::Rng;
-use sommelier_nn::kernel;
 use sommelier_nn::layer::{Branches, Memory, Transformer};
 use sommelier_nn::loss::Items;
 use sommelier_nn::op::{Bias, Buckets, Embed};
@@ -243,9 +242,7 @@ impl Pen<'_> {
         let (net, params) = (self.net, self.params);
         let mut x: Vec<f32> =
             tokens.flat_map(|token| code_vector(params, net.tokens, token)).copied().collect();
-        if let Some(wish) = &self.wish {
-            x.chunks_exact_mut(wish.len()).for_each(|x| kernel::axpy(1.0, wish, x));
-        }
+        hearing::add_to_rows(&mut x, self.wish.as_deref());
         let h = net.decoder.branch(params, x, &self.memory, &mut self.branches, &net.writes_by_place);
         code_scores(params, net.tokens, self.known, level, &h)
     }
