@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How to cut. Written `loo`, `lastn:5`, `ratio:0.8,0.1,0.1`, `ratio:0.8,0.2`, `time:0.8,0.1,0.1` or `given`,
-/// with `+repeats` behind it where finding an item again counts.
+/// with `+repeats` behind it where finding an item again counts, and `+new:0.05` where the questions are about new items.
 ///
 /// - `loo` (leave one out): a user's last event is the test, the last but one the validation; users with fewer than
 ///   three events stay in training. `lastn:N` is the same with N of each.
@@ -19,6 +19,9 @@ use std::str::FromStr;
 ///   Users without an event before the cut are not asked about.
 /// - `given`: the files say.
 ///
+/// `+new:S` holds items out: a share S of those that the test asks for, drawn at random, have no event before the test, and
+/// only they are asked for (TIGER's protocol for new items). What the catalogue says of them is there from the beginning.
+///
 /// Only events with a positive weight are targets. The others stay on the side of the cut where they happened.
 /// Validation events join the history at test time, whatever the split. Without `+repeats`, a target that the user
 /// had before is taken out, and counted in [`LeftOut::repeats`].
@@ -27,6 +30,8 @@ pub struct SplitSpec {
     pub rule: SplitRule,
     /// Whether items of the history may be targets.
     pub repeats: bool,
+    /// Share of the items asked for that are held out, and asked for alone; 0 for none.
+    pub new_items: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +47,8 @@ pub enum SplitRule {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SplitError {
     #[error(
-        "expected loo, lastn:N, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1 or given (then +repeats if wanted), received {0:?}"
+        "expected loo, lastn:N, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1 or given (then +repeats or +new:0.05 if wanted), \
+         received {0:?}"
     )]
     Unknown(String),
     #[error(
@@ -56,6 +62,10 @@ pub enum SplitError {
          ratio or time"
     )]
     NotGiven(String),
+    #[error("the share of new items must be above 0 and below 1, received {0:?}")]
+    NewItems(String),
+    #[error("{0}: new items cannot be held out of a split that came with the data; use loo, ratio or time")]
+    NewOfGiven(String),
     #[error("{split} leaves nothing to ask about in {name} ({why}); use another split or more data")]
     Empty { split: String, name: String, why: String },
     #[error("{split} of {name} leaks: {leak}")]
@@ -183,11 +193,20 @@ impl FromStr for SplitSpec {
     type Err = SplitError;
 
     fn from_str(text: &str) -> Result<SplitSpec, SplitError> {
-        let (rule, repeats) = match text.trim().strip_suffix("+repeats") {
-            Some(rule) => (rule, true),
-            None => (text.trim(), false),
-        };
         let unknown = || SplitError::Unknown(text.to_owned());
+        let mut parts = text.trim().split('+');
+        let rule = parts.next().unwrap_or_default();
+        let (mut repeats, mut new_items) = (false, 0.0);
+        for part in parts {
+            match part.split_once(':') {
+                None if part == "repeats" => repeats = true,
+                Some(("new", share)) => {
+                    let parsed = share.trim().parse().ok().filter(|s: &f64| *s > 0.0 && *s < 1.0);
+                    new_items = parsed.ok_or_else(|| SplitError::NewItems(share.to_owned()))?;
+                }
+                _ => return Err(unknown()),
+            }
+        }
         let rule = match rule.split_once(':') {
             None if rule == "loo" => SplitRule::LeaveOneOut,
             None if rule == "given" => SplitRule::Given,
@@ -200,7 +219,10 @@ impl FromStr for SplitSpec {
             Some(("time", shares)) => SplitRule::Time(parse_shares(shares)?),
             _ => return Err(unknown()),
         };
-        Ok(SplitSpec { rule, repeats })
+        if rule == SplitRule::Given && new_items > 0.0 {
+            return Err(SplitError::NewOfGiven(text.to_owned()));
+        }
+        Ok(SplitSpec { rule, repeats, new_items })
     }
 }
 
@@ -235,7 +257,8 @@ impl fmt::Display for SplitSpec {
             SplitRule::Time(shares) => write!(f, "time:{}", list(shares))?,
             SplitRule::Given => f.write_str("given")?,
         }
-        f.write_str(if self.repeats { "+repeats" } else { "" })
+        f.write_str(if self.repeats { "+repeats" } else { "" })?;
+        if self.new_items > 0.0 { write!(f, "+new:{}", self.new_items) } else { Ok(()) }
     }
 }
 
@@ -245,7 +268,7 @@ enum Part {
     Train,
     Valid,
     Test,
-    /// After the last question about this user: nobody may see it.
+    /// After the last question about this user, or of an item held out: nobody may see it.
     Out,
 }
 
@@ -261,13 +284,19 @@ impl SplitSpec {
     pub fn apply(&self, snapshot: &Snapshot, seed: u64, refit: bool) -> Result<Split, SplitError> {
         self.check_times(snapshot)?;
         let events = &*snapshot.events;
+        let cut = |mut parts: Vec<Part>, cuts| {
+            if self.new_items > 0.0 {
+                hold_out(snapshot, &mut parts, self.new_items, seed);
+            }
+            self.cut(snapshot, &parts, cuts, refit)
+        };
         let split = match &self.rule {
-            SplitRule::LeaveOneOut => self.cut(snapshot, &last_n(events, 1), None, refit),
-            SplitRule::LastN(n) => self.cut(snapshot, &last_n(events, *n), None, refit),
-            SplitRule::Ratio(shares) => self.cut(snapshot, &ratio(snapshot, *shares, seed), None, refit),
+            SplitRule::LeaveOneOut => cut(last_n(events, 1), None),
+            SplitRule::LastN(n) => cut(last_n(events, *n), None),
+            SplitRule::Ratio(shares) => cut(ratio(snapshot, *shares, seed), None),
             SplitRule::Time(shares) => {
                 let cuts = time_cuts(events, *shares);
-                self.cut(snapshot, &by_time(events, cuts), Some(cuts), refit)
+                cut(by_time(events, cuts), Some(cuts))
             }
             SplitRule::Given => {
                 let given =
@@ -447,6 +476,26 @@ fn by_time(events: &Events, [valid, test]: [i64; 2]) -> Vec<Part> {
         _ => Part::Test,
     };
     events.at.iter().map(part).collect()
+}
+
+/// Takes a share of the items that the test asks for out of all parts before it, and all others out of the test.
+fn hold_out(snapshot: &Snapshot, parts: &mut [Part], share: f64, seed: u64) {
+    let events = &*snapshot.events;
+    let asked = |e: usize, part: Part| part == Part::Test && events.weight[e] > 0.0;
+    let mut items: Vec<u32> =
+        (0..events.len()).filter(|&e| asked(e, parts[e])).map(|e| events.item[e]).collect();
+    // By name, so that the same items are drawn in whatever order the snapshot has them.
+    items.sort_by(|a, b| snapshot.items.id(*a).cmp(snapshot.items.id(*b)));
+    items.dedup();
+    Rng::stream(seed, hash("new items")).shuffle(&mut items);
+    items.truncate((share * items.len() as f64).ceil() as usize);
+    let mut new = vec![false; snapshot.items.len()];
+    items.iter().for_each(|&item| new[item as usize] = true);
+    for (e, part) in parts.iter_mut().enumerate() {
+        if new[events.item[e] as usize] != (*part == Part::Test) {
+            *part = Part::Out;
+        }
+    }
 }
 
 /// An event to be found again.
@@ -744,7 +793,16 @@ mod tests {
 
     #[test]
     fn specs_read_and_print() {
-        for text in ["loo", "lastn:3", "ratio:0.8,0.1,0.1", "time:0.7,0,0.3", "given", "loo+repeats"] {
+        for text in [
+            "loo",
+            "lastn:3",
+            "ratio:0.8,0.1,0.1",
+            "time:0.7,0,0.3",
+            "given",
+            "loo+repeats",
+            "loo+new:0.05",
+            "time:0.8,0.1,0.1+repeats+new:0.2",
+        ] {
             assert_eq!(spec(text).to_string(), text);
         }
         assert_eq!(spec("ratio:8,1,1"), spec("ratio:0.8,0.1,0.1"));
@@ -759,6 +817,12 @@ mod tests {
             "ratio:0,0,1",
             "time:a,b",
             "loo:3",
+            "loo+new",
+            "loo+new:0",
+            "loo+new:1",
+            "loo+new:NaN",
+            "loo+other",
+            "given+new:0.1",
         ] {
             assert!(text.parse::<SplitSpec>().is_err(), "{text}");
         }
@@ -785,6 +849,33 @@ mod tests {
         assert_eq!(items(&refit.train, 0), ["1", "2", "3"]);
         assert!(refit.valid.is_none());
         assert_eq!((refit.test.targets, refit.name.as_str()), (vec![3], "loo refit"));
+    }
+
+    #[test]
+    fn new_items_are_seen_by_nobody_before_the_test_and_alone_are_asked_for() {
+        let pairs: Vec<(String, String)> = (0..40)
+            .flat_map(|u| (0..6).map(move |step| (format!("u{u}"), format!("i{}", (u + step * step) % 20))))
+            .collect();
+        let refs: Vec<(&str, &str)> = pairs.iter().map(|(u, i)| (&**u, &**i)).collect();
+        let s = Snapshot::from_pairs("t", &refs);
+        let plain = spec("loo").apply(&s, 3, false).unwrap();
+        let split = spec("loo+new:0.2").apply(&s, 3, false).unwrap();
+        let mut new = split.test.targets.clone();
+        new.sort_unstable();
+        new.dedup();
+        assert_eq!(new.len(), 4, "a fifth of the 20 items that are last of somebody");
+        let valid = split.valid.as_ref().unwrap();
+        for events in [&split.train.events, &split.test.history.events, &valid.history.events] {
+            assert!(events.item.iter().all(|item| !new.contains(item)));
+        }
+        assert!(valid.targets.iter().all(|item| !new.contains(item)) && valid.cases() > 0);
+        assert_eq!(split.left_out.cold_targets, split.test.targets.len());
+        let expected = plain.test.targets.iter().filter(|item| new.contains(item)).count();
+        assert_eq!(split.test.cases(), expected, "everybody whose last item is new is asked");
+        let others = plain.train.events.item.iter().filter(|item| !new.contains(item)).count();
+        assert_eq!(split.train.events.len(), others, "nothing else is missing");
+        let other_seed = spec("loo+new:0.2").apply(&s, 4, false).unwrap();
+        assert_ne!(other_seed.test.targets, split.test.targets);
     }
 
     #[test]
@@ -938,7 +1029,7 @@ mod tests {
         #[test]
         fn every_event_is_in_its_part_and_nowhere_else(
             rows in prop::collection::vec((0u8..8, 0u8..15, 0i64..50, prop::bool::weighted(0.8)), 1..150),
-            which in 0usize..5,
+            which in 0usize..7,
             seed in 0u64..4,
             refit: bool,
         ) {
@@ -949,7 +1040,9 @@ mod tests {
                 .map(|(r, (u, i))| (u.as_str(), i.as_str(), r.2, if r.3 { 1.0 } else { -1.0 }))
                 .collect();
             let s = timed(&rows);
-            let spec = spec(["loo", "lastn:2", "ratio", "time", "loo+repeats"][which]);
+            let spec = spec(
+                ["loo", "lastn:2", "ratio", "time", "loo+repeats", "loo+new:0.3", "time+new:0.3"][which],
+            );
             // Leaks would be errors here; only an empty test is a fair reason not to split.
             let split = match spec.apply(&s, seed, refit) {
                 Ok(split) => split,
@@ -963,7 +1056,7 @@ mod tests {
             prop_assert_eq!(&again.test.targets, &split.test.targets);
             let other_fit = spec.apply(&s, seed, !refit).unwrap();
             prop_assert_eq!(&other_fit.test.targets, &split.test.targets, "refit changes no question");
-            if !spec.repeats && matches!(spec.rule, SplitRule::Ratio(_)) {
+            if !spec.repeats && spec.new_items == 0.0 && matches!(spec.rule, SplitRule::Ratio(_)) {
                 let valid = split.valid.as_ref().map_or(0, |v| v.targets.len());
                 let in_train = split.train.interactions().by_user.nnz();
                 prop_assert_eq!(in_train + valid + split.test.targets.len(), s.interactions().by_user.nnz());
