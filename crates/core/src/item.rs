@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 /// Property under which an item's codes (semantic ID) are handed to models, by whoever makes them.
 pub const CODES: &str = "$codes";
 
+/// Property of a user: what this person likes and does not, in words (a text or a list of texts).
+pub const PREFERENCES: &str = "preferences";
+
 /// One revision of an item. `PUT` replaces it whole, `PATCH` merges properties.
 ///
 /// Properties are free JSON. By convention the demo, search and explanations read `title` (text),

@@ -25,7 +25,7 @@ pub use allowed::{Allowed, BitSet};
 pub use context::{Cancel, FitContext, NoProgress, Progress, Stopped, Validate};
 pub use csr::Csr;
 pub use event::{Event, EventError, IdError, MAX_ID_BYTES, check_id};
-pub use item::{CODES, Item, User};
+pub use item::{CODES, Item, PREFERENCES, User};
 pub use query::{HistoryEntry, HistoryEvent, Query, ResolvedQuery, Seen};
 pub use random::Rng;
 pub use slate::{Reason, Slate, SlateItem};

@@ -27,9 +27,10 @@ use crate::page::Shown;
 use crate::reasons;
 use crate::space::{Live, Space};
 use hashbrown::HashMap;
+use serde_json::Value;
 use sommelier_core::{
-    Allowed, BitSet, Candidate, HistoryEntry, ItemIx, Query, Reason, ResolvedQuery, Seen, Slate, SlateItem,
-    Time, check_id,
+    Allowed, BitSet, Candidate, HistoryEntry, ItemIx, PREFERENCES, Query, Reason, ResolvedQuery, Seen, Slate,
+    SlateItem, Time, check_id,
 };
 use sommelier_data::log::SlateRecord;
 use sommelier_models::Model;
@@ -181,7 +182,7 @@ impl Space {
         let only = (!query.candidates.is_empty()).then_some(candidates);
         drop(catalogue);
 
-        let resolved = self.resolve(live, query, &history, (&likes, &unlikes), now);
+        let resolved = self.resolve(live, query, &history, (&likes, &unlikes), now)?;
         let gate = Gate { now, barred, shown, filters, only };
         let count = count as usize;
         Ok(Asked { query, pipeline, count, strength, gate, filter, resolved, history, likes, notes })
@@ -225,7 +226,7 @@ impl Space {
         history: &[Known],
         (likes, unlikes): (&[Slot], &[Slot]),
         now: Time,
-    ) -> ResolvedQuery {
+    ) -> Result<ResolvedQuery, QueryError> {
         let catalogue = live.catalogue.read();
         let newest = &history[history.len().saturating_sub(self.config.history_events)..];
         let steps: Vec<Seen> = newest
@@ -248,9 +249,28 @@ impl Space {
             let newest = published.info.newest?;
             query.user.as_deref().filter(|_| unchanged(newest)).and_then(|user| published.user(user))
         });
-        let heard = live.model.as_ref().filter(|published| published.model.hears());
-        let wish = heard.zip(query.wish.as_deref()).and_then(|(published, wish)| published.hear(wish));
-        ResolvedQuery { user, history: steps, like: ix(likes), unlike: ix(unlikes), wish, now }
+        let wish = match &live.model {
+            Some(published) if published.model.hears() => {
+                let preferences =
+                    query.user.as_deref().map_or(Ok(String::new()), |id| self.preferences(id))?;
+                published.hear(query.wish.as_deref().unwrap_or_default(), &preferences)
+            }
+            _ => None,
+        };
+        Ok(ResolvedQuery { user, history: steps, like: ix(likes), unlike: ix(unlikes), wish, now })
+    }
+
+    /// What a person is said to prefer, in words; of a very long text the beginning.
+    fn preferences(&self, user: &str) -> Result<String, QueryError> {
+        let user = self.user(user)?;
+        let said = user.as_ref().and_then(|user| user.properties.get(PREFERENCES));
+        let mut words = match said {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(". "),
+            _ => String::new(),
+        };
+        words.truncate(words.floor_char_boundary(self.config.limits.wish_bytes));
+        Ok(words)
     }
 
     /// The best items, best first, gate not yet applied to what changed meanwhile.
@@ -278,7 +298,7 @@ impl Space {
             *fallback = Some(format!("nothing matches {:?}", wish.chars().take(100).collect::<String>()));
         }
         let found = match &live.model {
-            Some(published) if has_profile => {
+            Some(published) if has_profile || asked.resolved.wish.is_some() => {
                 let found = from_sources(live, &*published.model, asked, pool, &allowed);
                 diversify(live, asked, found, want)
             }

@@ -93,6 +93,10 @@ pub(crate) fn prepare(
         return Ok((snapshot, Prepared::default()));
     }
     let fail = |reason: String| EngineError::Recipe { name: recipe.name.clone(), reason };
+    let named_by = |error: EngineError| match error {
+        EngineError::Invalid(reason) => fail(reason),
+        other => other,
+    };
     let mut named: BTreeMap<String, Vectors> = BTreeMap::new();
     let mut prepared = Prepared::default();
     if let Some(model) = &recipe.behaviour {
@@ -128,18 +132,12 @@ pub(crate) fn prepare(
     snapshot.vectors =
         Arc::new(named.iter().map(|(name, v)| (name.clone(), Arc::new(to_snapshot(v)))).collect());
     if let Some(how) = &recipe.tokenise {
-        let (tokens, codes, quality) = tokenise(how, &snapshot, &named, ctx).map_err(|e| match e {
-            EngineError::Invalid(reason) => fail(reason),
-            other => other,
-        })?;
+        let (tokens, codes, quality) = tokenise(how, &snapshot, &named, ctx).map_err(named_by)?;
         snapshot.codes = Some(Arc::new(codes));
         (prepared.tokeniser, prepared.quality) = (Some(tokens), Some(quality));
     }
     if let Some(how) = &recipe.wish {
-        let (encoder, wishes) = wish::learn(how, &snapshot.item_info, ctx).map_err(|e| match e {
-            EngineError::Invalid(reason) => fail(reason),
-            other => other,
-        })?;
+        let (encoder, wishes) = wish::learn(how, &snapshot.item_info, ctx).map_err(named_by)?;
         snapshot.wishes = Some(Arc::new(wishes));
         prepared.wish = Some(encoder);
     }
@@ -247,9 +245,10 @@ impl Prepared {
         self.encoders.is_empty() && self.tokeniser.is_none() && self.wish.is_none()
     }
 
-    /// A wish as the vector that the model learned to hear; `None` where the recipe has no `[wish]` or no word is known.
-    pub fn hear(&self, wish: &str) -> Option<Arc<[f32]>> {
-        wish::hear(self.wish.as_deref()?, wish).map(Arc::from)
+    /// A wish, and what a person always prefers, as the vector that the model learned to hear; `None` where the recipe has no
+    /// `[wish]` or no word is known.
+    pub fn hear(&self, wish: &str, preferences: &str) -> Option<Arc<[f32]>> {
+        wish::hear_both(self.wish.as_deref()?, wish, preferences).map(Arc::from)
     }
 
     /// How many codes there are at each level; `None` where the recipe makes none.

@@ -109,9 +109,9 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// A wish as the model hears it.
-    pub(crate) fn hear(&self, wish: &str) -> Option<Arc<[f32]>> {
-        self.prepared.hear(wish)
+    /// A wish and a person's preferences as the model hears them.
+    pub(crate) fn hear(&self, wish: &str, preferences: &str) -> Option<Arc<[f32]>> {
+        self.prepared.hear(wish, preferences)
     }
 
     /// Tells the model of an item, with the vectors and codes that its recipe makes.

@@ -135,6 +135,19 @@ pub(crate) fn hear(encoder: &dyn Encoder, wish: &str) -> Option<Vec<f32>> {
     vector.iter().all(|v| v.is_finite()).then_some(vector)
 }
 
+/// What is said now and what is always preferred, which counts half as much where both are heard.
+pub(crate) fn hear_both(encoder: &dyn Encoder, now: &str, always: &str) -> Option<Vec<f32>> {
+    match (hear(encoder, now), hear(encoder, always)) {
+        (Some(now), Some(always)) => {
+            let mut vector: Vec<f32> = now.iter().zip(&always).map(|(n, a)| n + 0.5 * a).collect();
+            let length = length(&vector);
+            vector.iter_mut().for_each(|v| *v /= length);
+            Some(vector)
+        }
+        (now, always) => now.or(always),
+    }
+}
+
 fn length(vector: &[f32]) -> f32 {
     vector.iter().map(|v| v * v).sum::<f32>().sqrt().max(f32::MIN_POSITIVE)
 }

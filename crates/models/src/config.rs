@@ -3,12 +3,12 @@
 use crate::{
     AdaRetrievalConfig, Bert4recConfig, CapeConfig, ComirecConfig, Gru4recConfig, HcnConfig, HstuConfig,
     Item2vecConfig, LigerConfig, MambaConfig, MetaProd2vecConfig, PureSvdConfig, RandomConfig,
-    RatingKnnConfig, Rp3betaConfig, SasrecConfig, SlimConfig, SparseEaseConfig, TigerConfig,
+    RatingKnnConfig, Rp3betaConfig, SasrecConfig, SetrecConfig, SlimConfig, SparseEaseConfig, TigerConfig,
     TigerDecoderConfig, TisasrecConfig, UserKnnConfig,
 };
 use crate::{
-    BlendConfig, BprConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError, Model,
-    PopularityConfig, Weights,
+    BlendConfig, BprConfig, ContentKnnConfig, EaseConfig, FitError, IalsConfig, ItemKnnConfig, LoadError,
+    Model, PopularityConfig, Weights,
 };
 use serde::{Deserialize, Serialize};
 use sommelier_core::FitContext;
@@ -76,6 +76,7 @@ impl ModelConfig {
             ModelConfig::TigerDecoder(config) => &config.training,
             ModelConfig::Tiger(config) => &config.training,
             ModelConfig::Liger(config) => &config.training,
+            ModelConfig::Setrec(config) => &config.training,
             ModelConfig::Blend(config) => return config.members.iter().any(|m| m.model.is_watched()),
             _ => return false,
         };
@@ -111,6 +112,8 @@ models! {
     TigerDecoder(TigerDecoderConfig) = "tiger_decoder",
     Tiger(TigerConfig) = "tiger",
     Liger(LigerConfig) = "liger",
+    Setrec(SetrecConfig) = "setrec",
+    ContentKnn(ContentKnnConfig) = "content_knn",
     Blend(BlendConfig) = "blend",
 }
 

@@ -22,6 +22,28 @@ pub(crate) enum Ask {
     Similar(Vec<f32>),
 }
 
+impl Ask {
+    /// The score of a vector that is not among the fitted ones.
+    pub fn score(&self, v: &[f32]) -> f32 {
+        let length = |v: &[f32]| kernel::dot(v, v).sqrt();
+        match self {
+            Ask::Nothing => 0.0,
+            Ask::User(u) => kernel::dot(u, v),
+            Ask::Similar(u) => kernel::dot(u, v) / (length(u) * length(v)).max(f32::MIN_POSITIVE),
+        }
+    }
+}
+
+/// The best `k`, an item by its best score; equal scores by lower index.
+pub(crate) fn best_of(found: impl Iterator<Item = Candidate>, k: usize) -> Vec<Candidate> {
+    let mut all: Vec<Candidate> = found.collect();
+    all.sort_by(|a, b| a.item.cmp(&b.item).then(b.score.total_cmp(&a.score)));
+    all.dedup_by(|next, kept| next.item == kept.item);
+    all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item)));
+    all.truncate(k);
+    all
+}
+
 /// Asks for what is like the liked items and unlike the others, as far as they have vectors.
 pub(crate) fn similar<'v>(
     q: &ResolvedQuery,

@@ -25,6 +25,7 @@ mod similarity;
 
 mod blend;
 mod bpr;
+mod content_knn;
 mod ease;
 mod ials;
 mod item2vec;
@@ -47,8 +48,9 @@ pub use sommelier_nn::{Array, LoadError, Weights};
 
 pub use blend::{Blend, BlendConfig, Member};
 pub use bpr::{Bpr, BprConfig, Negatives};
+pub use content_knn::{ContentKnn, ContentKnnConfig};
 pub use ease::{Ease, EaseConfig};
-pub use generative::{LigerConfig, TigerConfig, TigerDecoderConfig};
+pub use generative::{LigerConfig, SetrecConfig, TigerConfig, TigerDecoderConfig};
 pub use ials::{Ials, IalsConfig, Solver};
 pub use item_knn::{ItemKnn, ItemKnnConfig, Keep};
 pub use item2vec::{Item2vec, Item2vecConfig};

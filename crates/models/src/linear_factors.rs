@@ -5,10 +5,11 @@
 
 use crate::LoadError;
 use crate::Weights;
-use crate::factors::{Ask, Factors};
+use crate::factors::{Ask, Factors, best_of, similar};
 use crate::item_item::{known_profile, largest};
 use sommelier_core::{Allowed, Candidate, ItemIx, ResolvedQuery};
 use sommelier_nn::kernel;
+use std::collections::BTreeMap;
 
 #[derive(Debug, Clone)]
 pub(crate) struct LinearFactors {
@@ -17,6 +18,8 @@ pub(crate) struct LinearFactors {
     /// Only this many last steps of a history count; 0 for all.
     recent: usize,
     weighted: bool,
+    /// Vectors of items that came after the fit.
+    late: BTreeMap<u32, Vec<f32>>,
 }
 
 impl LinearFactors {
@@ -28,41 +31,68 @@ impl LinearFactors {
         recent: usize,
         weighted: bool,
     ) -> Result<LinearFactors, LoadError> {
-        Ok(LinearFactors { factors: Factors::new(vectors, dim)?, unit, recent, weighted })
+        let factors = Factors::new(vectors, dim)?;
+        Ok(LinearFactors { factors, unit, recent, weighted, late: BTreeMap::new() })
     }
 
     pub fn items(&self) -> usize {
         self.factors.items()
     }
 
+    pub fn dim(&self) -> usize {
+        self.factors.dim()
+    }
+
+    /// Vector of an item that was fitted.
     pub fn vector(&self, item: usize) -> &[f32] {
         self.factors.vector(item)
     }
 
-    fn profile(&self, q: &ResolvedQuery) -> Vec<(usize, f32)> {
-        if self.recent == 0 || q.history.len() <= self.recent {
-            return known_profile(q, self.items(), self.weighted);
-        }
-        let history = q.history[q.history.len() - self.recent..].to_vec();
-        let last = ResolvedQuery {
-            history,
-            like: q.like.clone(),
-            unlike: q.unlike.clone(),
-            ..ResolvedQuery::default()
+    /// Takes in an item that came after the fit, under the vector it has now; true if it has one.
+    pub fn meet(&mut self, item: ItemIx, vector: Option<Vec<f32>>) -> bool {
+        match vector.filter(|v| v.len() == self.dim()) {
+            Some(vector) => self.late.insert(item.0, vector),
+            None => self.late.remove(&item.0),
         };
-        known_profile(&last, self.items(), self.weighted)
+        self.late.contains_key(&item.0)
+    }
+
+    fn known(&self, item: ItemIx) -> Option<&[f32]> {
+        if item.ix() < self.items() {
+            return Some(self.vector(item.ix()));
+        }
+        self.late.get(&item.0).map(Vec::as_slice)
+    }
+
+    fn profile(&self, q: &ResolvedQuery) -> Vec<(&[f32], f32, ItemIx)> {
+        let last;
+        let mut asked = q;
+        if self.recent > 0 && q.history.len() > self.recent {
+            let history = q.history[q.history.len() - self.recent..].to_vec();
+            let (like, unlike) = (q.like.clone(), q.unlike.clone());
+            last = ResolvedQuery { history, like, unlike, ..ResolvedQuery::default() };
+            asked = &last;
+        }
+        let profile = known_profile(asked, usize::MAX, self.weighted).into_iter();
+        profile
+            .filter_map(|(j, x)| {
+                let item = ItemIx(j as u32);
+                Some((self.known(item)?, x, item))
+            })
+            .collect()
     }
 
     fn ask(&self, q: &ResolvedQuery) -> Ask {
-        // `Factors` decides which question it is; the profile here may be shorter than the one it hands over.
-        self.factors.ask(q, |_| self.person(&self.profile(q)))
+        if q.history.is_empty() && !q.like.is_empty() {
+            return similar(q, self.dim(), |item| self.known(item));
+        }
+        let profile = self.profile(q);
+        if profile.is_empty() { Ask::Nothing } else { Ask::User(self.person(&profile)) }
     }
 
-    fn person(&self, profile: &[(usize, f32)]) -> Vec<f32> {
-        let mut person = vec![0f32; self.factors.dim()];
-        for &(j, x) in profile {
-            kernel::axpy(x, self.vector(j), &mut person);
-        }
+    fn person(&self, profile: &[(&[f32], f32, ItemIx)]) -> Vec<f32> {
+        let mut person = vec![0f32; self.dim()];
+        profile.iter().for_each(|(v, x, _)| kernel::axpy(*x, v, &mut person));
         let scale = self.scale(&person);
         person.iter_mut().for_each(|v| *v *= scale);
         person
@@ -74,11 +104,16 @@ impl LinearFactors {
     }
 
     pub fn score(&self, q: &ResolvedQuery, items: &[ItemIx], out: &mut [f32]) {
-        self.factors.score(&self.ask(q), items, out);
+        let ask = self.ask(q);
+        self.factors.score(&ask, items, out);
+        for (score, item) in out.iter_mut().zip(items).filter(|(_, item)| item.ix() >= self.items()) {
+            *score = self.late.get(&item.0).map_or(0.0, |v| ask.score(v));
+        }
     }
 
     pub fn retrieve(&self, q: &ResolvedQuery, k: usize, allowed: &Allowed) -> Vec<Candidate> {
-        self.factors.retrieve(&self.ask(q), k, allowed)
+        let ask = self.ask(q);
+        self.with_late(&ask, k, allowed, self.factors.retrieve(&ask, k, allowed))
     }
 
     pub fn retrieve_batch(
@@ -88,34 +123,43 @@ impl LinearFactors {
         allowed: &[Allowed],
     ) -> Vec<Vec<Candidate>> {
         let asks: Vec<Ask> = queries.iter().map(|q| self.ask(q)).collect();
-        self.factors.retrieve_batch(&asks, k, allowed)
+        let fitted = self.factors.retrieve_batch(&asks, k, allowed);
+        let asked = asks.iter().zip(allowed);
+        asked.zip(fitted).map(|((ask, allowed), list)| self.with_late(ask, k, allowed, list)).collect()
+    }
+
+    /// `fitted` with the items that came after the fit, where they belong.
+    fn with_late(&self, ask: &Ask, k: usize, allowed: &Allowed, fitted: Vec<Candidate>) -> Vec<Candidate> {
+        if self.late.is_empty() || *ask == Ask::Nothing {
+            return fitted;
+        }
+        let late = self.late.iter().map(|(&item, v)| Candidate { item: ItemIx(item), score: ask.score(v) });
+        best_of(fitted.into_iter().chain(late.filter(|c| allowed.contains(c.item))), k)
     }
 
     /// Exact: without a limit they sum to the score.
     pub fn contributions(&self, q: &ResolvedQuery, item: ItemIx, limit: usize) -> Vec<(ItemIx, f32)> {
-        if item.ix() >= self.items() {
-            return Vec::new();
-        }
-        let target = self.vector(item.ix());
+        let Some(target) = self.known(item) else { return Vec::new() };
         let length = |v: &[f32]| kernel::dot(v, v).sqrt();
         let (profile, scale) = match self.ask(q) {
             Ask::Nothing => return Vec::new(),
             Ask::User(_) => {
                 let profile = self.profile(q);
-                let mut sum = vec![0f32; self.factors.dim()];
-                profile.iter().for_each(|&(j, x)| kernel::axpy(x, self.vector(j), &mut sum));
+                let mut sum = vec![0f32; self.dim()];
+                profile.iter().for_each(|(v, x, _)| kernel::axpy(*x, v, &mut sum));
                 let scale = self.scale(&sum);
                 (profile, scale)
             }
             Ask::Similar(sum) => {
-                let liked = q.like.iter().filter(|j| j.ix() < self.items());
                 let lengths = length(&sum) * length(target);
-                let unit = |j: &ItemIx| (j.ix(), 1.0 / length(self.vector(j.ix())).max(f32::MIN_POSITIVE));
-                (liked.map(unit).collect(), if lengths > 0.0 { 1.0 / lengths } else { 0.0 })
+                let unit = |&j: &ItemIx| {
+                    let v = self.known(j)?;
+                    Some((v, 1.0 / length(v).max(f32::MIN_POSITIVE), j))
+                };
+                (q.like.iter().filter_map(unit).collect(), if lengths > 0.0 { 1.0 / lengths } else { 0.0 })
             }
         };
-        let share =
-            |(j, x): (usize, f32)| (ItemIx(j as u32), x * scale * kernel::dot(self.vector(j), target));
+        let share = |(v, x, j): (&[f32], f32, ItemIx)| (j, x * scale * kernel::dot(v, target));
         largest(profile.into_iter().map(share).collect(), limit)
     }
 

@@ -5,7 +5,7 @@ use sommelier_core::{
     Allowed, BitSet, Candidate, FitContext, ItemIx, ResolvedQuery, Rng, Seen, Time, UserIx,
 };
 use sommelier_data::Snapshot;
-use sommelier_data::snapshot::ItemCodes;
+use sommelier_data::snapshot::{ItemCodes, ItemVectors};
 use sommelier_models::{FitError, Model, ModelConfig, Weights};
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ fn small(kind: &str) -> ModelConfig {
         }
         "liger" => {
             "dim = 8\nblocks = 1\nheads = 1\ninner = 16\ndropout = 0.0\nbeam = 30\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
+        }
+        "setrec" => {
+            "dim = 8\nblocks = 1\nheads = 1\ninner = 16\ndropout = 0.0\nhidden = 8\nsemantic = 2\ntext = 'own'\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
         }
         kind if reads_in_order(kind) => {
             "dim = 4\ndropout = 0.0\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
@@ -67,6 +70,7 @@ fn reads_in_order(kind: &str) -> bool {
             | "ada_retrieval"
             | "tiger_decoder"
             | "liger"
+            | "setrec"
             | "tiger"
     )
 }
@@ -123,9 +127,21 @@ fn checkerboard(others: u32) -> Snapshot {
     ))
 }
 
-/// With two codes for each item, for those that write them; no two of fewer than 37 items have the same.
+/// With two codes for each item, for those that write them, no two of fewer than 37 items have the same; and with vectors, for
+/// those that read them: one says its colour and a little that is its own, one only which item it is.
 fn coded(mut train: Snapshot) -> Snapshot {
     let items = train.items.len() as u32;
+    let vector = |i: u32| {
+        let own = i as f32 / 100.0;
+        if colour(&train, ItemIx(i)) == 0 { [1.0, 0.0, own] } else { [0.0, 1.0, own] }
+    };
+    let rows = (0..items).flat_map(vector).collect();
+    let text = ItemVectors { dim: 3, rows, known: items as usize };
+    let one = |i: u32| (0..items).map(move |j| if i == j { 1.0 } else { 0.0 });
+    let own =
+        ItemVectors { dim: items as usize, rows: (0..items).flat_map(one).collect(), known: items as usize };
+    let named = [("text", text.clone()), ("behaviour", text), ("own", own)];
+    train.vectors = Arc::new(named.map(|(name, of)| (name.to_owned(), Arc::new(of))).into());
     let rows = (0..items).flat_map(|i| [i % 6, i / 6 % 6]).collect();
     train.codes = Some(Arc::new(ItemCodes { sizes: vec![6, 6], rows, known: vec![true; items as usize] }));
     train
@@ -157,8 +173,9 @@ fn item(train: &Snapshot, number: u32) -> ItemIx {
     ItemIx(train.items.get(&format!("i{number:02}")).unwrap())
 }
 
+/// Of the number in its name; of other names any.
 fn colour(train: &Snapshot, item: ItemIx) -> u32 {
-    train.items.id(item.0)[1..].parse::<u32>().unwrap() % 2
+    train.items.id(item.0).get(1..).and_then(|n| n.parse::<u32>().ok()).unwrap_or(item.0) % 2
 }
 
 fn all_scores(model: &dyn Model, q: &ResolvedQuery) -> Vec<f32> {

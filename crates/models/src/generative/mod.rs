@@ -12,11 +12,13 @@ mod search;
 mod stack;
 
 mod liger;
+mod setrec;
 mod tiger;
 mod tiger_decoder;
 
 pub use answer::GenerativeModel;
 pub use liger::LigerConfig;
+pub use setrec::SetrecConfig;
 pub use tiger::TigerConfig;
 pub use tiger_decoder::TigerDecoderConfig;
 

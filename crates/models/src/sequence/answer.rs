@@ -1,15 +1,15 @@
 //! Answers of a sequence model: the history is read on the spot, then the catalogue is searched with the vector that comes out.
 
-use super::content::{WEIGHT, late_row};
-use super::{Batch, Content, Embedder, Encoder, SequenceConfig, Similarity};
-use crate::factors::{Ask, Factors, similar};
-use crate::item_item::largest;
+use super::content::Maker;
+use super::{Batch, Embedder, Encoder, SequenceConfig, Similarity};
+use crate::factors::{Ask, Factors, best_of, similar};
+use crate::item_item::{largest, left_out};
 use crate::spare::Spare;
 use crate::{LoadError, Model, Weights};
 use rayon::prelude::*;
 use sommelier_core::{Allowed, Candidate, Explain, Item, ItemIx, ResolvedQuery, Retrieve, Score};
 use sommelier_nn::kernel;
-use sommelier_nn::{ParamId, Params, TableId, Tape};
+use sommelier_nn::{Params, TableId, Tape};
 use std::cmp::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -24,8 +24,8 @@ pub struct SequenceModel {
     encoder: Arc<dyn Encoder>,
     /// Item vectors to search: as they are, or of length 1.
     factors: Factors,
-    /// What items that come later are known by, and its weight.
-    content: Option<(Content, ParamId)>,
+    /// Makes the vectors of items that come later.
+    maker: Option<Arc<dyn Maker>>,
     spare: Spare,
 }
 
@@ -35,7 +35,7 @@ impl SequenceModel {
         config: &SequenceConfig,
         params: Params,
         table: TableId,
-        encoder: Arc<dyn Encoder>,
+        (encoder, maker): (Arc<dyn Encoder>, Option<Arc<dyn Maker>>),
     ) -> Result<SequenceModel, LoadError> {
         let cosine = config.similarity == Similarity::Cosine;
         let dim = params.table(table).dim();
@@ -43,7 +43,6 @@ impl SequenceModel {
         if cosine {
             crate::item2vec::to_unit(&mut rows, dim);
         }
-        let content = config.content.clone().and_then(|content| Some((content, params.named(WEIGHT)?)));
         Ok(SequenceModel {
             kind,
             length: config.length,
@@ -52,7 +51,7 @@ impl SequenceModel {
             params: RwLock::new(params),
             table,
             encoder,
-            content,
+            maker,
             spare: Spare::default(),
         })
     }
@@ -158,12 +157,9 @@ impl SequenceModel {
 
     /// The score of a vector that is not among the fitted ones.
     fn late_score(&self, ask: &Ask, v: &[f32]) -> f32 {
-        let length = |v: &[f32]| kernel::dot(v, v).sqrt().max(f32::MIN_POSITIVE);
         match ask {
-            Ask::Nothing => 0.0,
-            Ask::User(u) if self.cosine => kernel::dot(u, v) / length(v),
-            Ask::User(u) => kernel::dot(u, v),
-            Ask::Similar(u) => kernel::dot(u, v) / (length(u) * length(v)),
+            Ask::User(_) if self.cosine => ask.score(v) / kernel::dot(v, v).sqrt().max(f32::MIN_POSITIVE),
+            ask => ask.score(v),
         }
     }
 
@@ -180,10 +176,7 @@ impl SequenceModel {
                 Candidate { item, score }
             })
         });
-        let mut found: Vec<Candidate> = late.collect();
-        found.sort_by(|a, b| better(*a, *b));
-        found.truncate(k);
-        found
+        best_of(late, k)
     }
 }
 
@@ -195,16 +188,7 @@ fn merge(mut lists: Vec<Vec<Candidate>>, k: usize) -> Vec<Candidate> {
     if lists.len() == 1 {
         return lists.pop().unwrap_or_default();
     }
-    let mut all: Vec<Candidate> = lists.into_iter().flatten().collect();
-    all.sort_by(|a, b| a.item.cmp(&b.item).then(b.score.total_cmp(&a.score)));
-    all.dedup_by(|next, kept| next.item == kept.item);
-    all.sort_by(|a, b| better(*a, *b));
-    all.truncate(k);
-    all
-}
-
-fn better(a: Candidate, b: Candidate) -> Ordering {
-    b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
+    best_of(lists.into_iter().flatten(), k)
 }
 
 impl Score for SequenceModel {
@@ -283,20 +267,16 @@ impl Explain for SequenceModel {
             return largest(q.like.iter().filter_map(share).collect(), limit);
         }
         drop(params);
-        let mut whole = [0f32];
-        self.score(q, &[item], &mut whole);
-        let mut shares: Vec<(ItemIx, f32)> = Vec::new();
-        for &left_out in read {
+        let items: Vec<ItemIx> = read.iter().map(|&step| q.history[step].item).collect();
+        left_out(&items, limit, |gone| {
             let mut without = q.clone();
-            let gone = without.history.remove(left_out).item;
+            if let Some(at) = gone {
+                without.history.remove(read[at]);
+            }
             let mut score = [0f32];
             self.score(&without, &[item], &mut score);
-            match shares.iter_mut().find(|s| s.0 == gone) {
-                Some(share) => share.1 += whole[0] - score[0],
-                None => shares.push((gone, whole[0] - score[0])),
-            }
-        }
-        largest(shares, limit)
+            score[0]
+        })
     }
 }
 
@@ -320,9 +300,9 @@ impl Model for SequenceModel {
         if item.ix() < self.items() {
             return true;
         }
-        let Some((content, weight)) = &self.content else { return false };
+        let Some(maker) = &self.maker else { return false };
         let mut params = self.params.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(row) = late_row(&params, *weight, info, &content.property) else { return false };
+        let Some(row) = maker.late(&params, info) else { return false };
         let table = params.table_mut(self.table);
         let Some(slot) = table.ask(item.0.into(), 0) else { return false };
         let dim = table.dim();

@@ -1,18 +1,17 @@
-//! Item vectors that come with the catalogue, next to what is learned of each item or instead of it.
+//! Item vectors that are made of what the catalogue says, next to what is learned of each item or instead of it.
 //!
-//! E_i = e_i + W c_i, or W c_i alone; c_i is the item's vector at length 1, and 0 where it has none.
+//! A [`Maker`] makes them; the usual one is E_i = e_i + W c_i, or W c_i alone; c_i is the item's vector at length 1, and 0 where it has
+//! none.
 //!
 //! Shapes: c (items × k), W (dim × k), e and E (items × dim). Who answers has E in place of the table e, so that a
-//! question costs what it costs without vectors; W is kept for items that come later.
+//! question costs what it costs without vectors; the maker is kept for items that come later.
 //! Cost: a product of 2 · items · k · dim a tape and step, whatever the loss.
 
-use crate::FitError;
 use crate::item2vec::to_unit;
 use serde::{Deserialize, Serialize};
 use sommelier_core::Item;
 use sommelier_data::Snapshot;
-use sommelier_nn::kernel::{self, Layout};
-use sommelier_nn::{Init, ParamId, Params, TableId, Tensor};
+use sommelier_nn::{Init, ParamId, Params, TableId, Tape, Tensor, Var, Workspace};
 use std::sync::Arc;
 
 /// Which vectors of items are used, and how.
@@ -30,68 +29,147 @@ fn yes() -> bool {
     true
 }
 
-/// Name of W among the weights.
-pub(super) const WEIGHT: &str = "content";
+/// A property of items that is a list of numbers.
+#[derive(Debug, Clone)]
+pub struct Input {
+    pub property: String,
+    /// Whether it is read at length 1, or as it is.
+    pub unit: bool,
+}
 
-/// The vectors of a snapshot's items, and what is learned of them.
+impl Input {
+    fn read(&self, mut rows: Vec<f32>, dim: usize) -> Arc<Tensor> {
+        if self.unit {
+            to_unit(&mut rows, dim);
+        }
+        Arc::new(Tensor::new(rows.len() / dim, dim, rows))
+    }
+}
+
+/// Makes item vectors of what the catalogue says.
+pub trait Maker: Send + Sync {
+    fn inputs(&self) -> &[Input];
+
+    /// Numbers in each input.
+    fn lengths(&self) -> &[usize];
+
+    /// Whether something is learned of each item beside.
+    fn ids(&self) -> bool {
+        false
+    }
+
+    /// Vectors of the items with these inputs, a matrix each, added to those of the table where there is one.
+    fn make(&self, tape: &mut Tape, given: &[Arc<Tensor>], own: Option<TableId>) -> Var;
+
+    /// A 1 × 1 loss beside, of the vectors that were made.
+    fn aside(&self, tape: &mut Tape, given: &[Arc<Tensor>], made: Var) -> Option<Var> {
+        let _ = (tape, given, made);
+        None
+    }
+
+    /// The vector of an item that came after the fit; `None` where nothing is said of it.
+    fn late(&self, params: &Params, item: &Item) -> Option<Vec<f32>> {
+        let asked = self.inputs().iter().zip(self.lengths());
+        let rows: Vec<Option<Vec<f32>>> = asked
+            .clone()
+            .map(|(input, &k)| {
+                item.vector(&input.property).filter(|c| c.len() == k && c.iter().any(|&v| v != 0.0))
+            })
+            .collect();
+        if rows.iter().all(Option::is_none) {
+            return None;
+        }
+        let given: Vec<Arc<Tensor>> = asked
+            .zip(rows)
+            .map(|((input, &k), row)| input.read(row.unwrap_or_else(|| vec![0.0; k]), k))
+            .collect();
+        let mut tape = Tape::answering(params, Workspace::default());
+        let made = self.make(&mut tape, &given, None);
+        let row = tape.data(made).to_vec();
+        row.iter().any(|&v| v != 0.0).then_some(row)
+    }
+}
+
+/// Name of W among the weights.
+const WEIGHT: &str = "content";
+
+/// The usual maker.
+struct Linear {
+    input: [Input; 1],
+    length: [usize; 1],
+    weight: ParamId,
+    ids: bool,
+}
+
+impl Maker for Linear {
+    fn inputs(&self) -> &[Input] {
+        &self.input
+    }
+
+    fn lengths(&self) -> &[usize] {
+        &self.length
+    }
+
+    fn ids(&self) -> bool {
+        self.ids
+    }
+
+    fn make(&self, tape: &mut Tape, given: &[Arc<Tensor>], own: Option<TableId>) -> Var {
+        tape.describe(own, &given[0], self.weight)
+    }
+}
+
+/// How many numbers the vectors of a property have, and the name of a weight that tells it too.
+pub type Length<'a> = &'a dyn Fn(&str, &str) -> Result<usize, String>;
+
+/// The maker that [`Content`] asks for.
+pub(super) fn linear(
+    content: &Content,
+    length: Length,
+    params: &mut Params,
+    (dim, deviation): (usize, f32),
+) -> Result<Arc<dyn Maker>, String> {
+    let k = length(&content.property, WEIGHT)?;
+    let weight = params.add(WEIGHT, dim, k, Init::Normal(deviation));
+    let input = [Input { property: content.property.clone(), unit: true }];
+    Ok(Arc::new(Linear { input, length: [k], weight, ids: content.ids }))
+}
+
+/// What is said of a snapshot's items, and who makes vectors of it.
 pub(super) struct Described {
-    pub given: Arc<Tensor>,
-    pub weight: ParamId,
-    pub ids: bool,
+    pub maker: Arc<dyn Maker>,
+    pub given: Vec<Arc<Tensor>>,
     /// Items that nobody took: what was drawn for them at the start means nothing.
     untouched: Vec<usize>,
 }
 
 impl Described {
-    pub fn new(
-        content: &Content,
-        snapshot: &Snapshot,
-        counts: &[u64],
-        params: &mut Params,
-        (dim, deviation): (usize, f32),
-    ) -> Result<Described, FitError> {
-        let vectors = snapshot.item_vectors(&content.property).map_err(FitError::NoData)?;
-        let mut rows = vectors.rows.clone();
-        to_unit(&mut rows, vectors.dim);
-        let weight = params.add(WEIGHT, dim, vectors.dim, Init::Normal(deviation));
-        Ok(Described {
-            given: Arc::new(Tensor::new(snapshot.items.len(), vectors.dim, rows)),
-            weight,
-            ids: content.ids,
-            untouched: (0..counts.len()).filter(|&i| counts[i] == 0).collect(),
-        })
+    pub fn new(maker: Arc<dyn Maker>, snapshot: &Snapshot, counts: &[u64]) -> Result<Described, String> {
+        let read =
+            |input: &Input| snapshot.item_vectors(&input.property).map(|v| input.read(v.rows.clone(), v.dim));
+        let given = maker.inputs().iter().map(read).collect::<Result<_, _>>()?;
+        let untouched = (0..counts.len()).filter(|&i| counts[i] == 0).collect();
+        Ok(Described { maker, given, untouched })
+    }
+
+    pub fn make(&self, tape: &mut Tape, table: TableId) -> Var {
+        self.maker.make(tape, &self.given, self.maker.ids().then_some(table))
     }
 
     /// Puts the vectors E in the place of the table e.
     pub fn settle(&self, params: &mut Params, table: TableId) {
-        let (n, k) = (self.given.rows, self.given.cols);
-        let weight = params.get(self.weight).value.clone();
-        let dim = params.table(table).dim();
-        let rows = params.table_mut(table).rows_mut();
-        if self.ids {
+        if self.maker.ids() {
+            let dim = params.table(table).dim();
+            let rows = params.table_mut(table).rows_mut();
             self.untouched.iter().for_each(|&i| rows[i * dim..(i + 1) * dim].fill(0.0));
         }
-        let beta = if self.ids { 1.0 } else { 0.0 };
-        let across = Layout::rows_of(k);
-        let given = (&self.given.data[..], across);
-        kernel::gemm(
-            (n, dim, k),
-            1.0,
-            given,
-            (&weight, across.transposed()),
-            beta,
-            (rows, Layout::rows_of(dim)),
-        );
+        let made = {
+            let mut tape = Tape::answering(params, Workspace::default());
+            let made = self.make(&mut tape, table);
+            tape.data(made).to_vec()
+        };
+        params.table_mut(table).rows_mut().copy_from_slice(&made);
     }
-}
-
-/// W c of an item that came after the fit; `None` where it has no such vector.
-pub(super) fn late_row(params: &Params, weight: ParamId, item: &Item, property: &str) -> Option<Vec<f32>> {
-    let weight = params.get(weight);
-    let mut c = item.vector(property).filter(|c| c.len() == weight.cols)?;
-    to_unit(&mut c, weight.cols);
-    let row: Vec<f32> = weight.value.chunks_exact(weight.cols).map(|w| kernel::dot(w, &c)).collect();
-    row.iter().any(|&v| v != 0.0).then_some(row)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The fit that all sequence models share.
 
-use super::content::{Described, WEIGHT};
+use super::content::Described;
 use super::objective::Objective;
 use super::windows::Histories;
 use super::{Architecture, Batch, Embedder, Encoder, SequenceConfig, SequenceModel};
@@ -11,7 +11,7 @@ use sommelier_data::Snapshot;
 use sommelier_nn::loss::Items;
 use sommelier_nn::op::Embed;
 use sommelier_nn::train::{Learner, train};
-use sommelier_nn::{Init, Params, Table, TableId, Tape, Var};
+use sommelier_nn::{Params, Table, TableId, Tape, Var};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,8 +22,7 @@ impl Embedder {
 
     /// Of items with vectors of their own.
     pub(super) fn described(tape: &mut Tape, table: TableId, by: &Described) -> Embedder {
-        let matrix = tape.describe(by.ids.then_some(table), &by.given, by.weight);
-        Embedder { items: Items::Matrix(matrix) }
+        Embedder { items: Items::Matrix(by.make(tape, table)) }
     }
 
     /// Vectors of the items, one row each, with what `with` adds to them.
@@ -89,25 +88,21 @@ pub(crate) fn fit<A: Architecture>(
     let sequence = config.sequence().clone();
     let table = params.add_table(Table::of_range("items", items, config.dim(), sequence.initial, ctx.seed));
     let counts = histories.counts(items);
-    let described = match &sequence.content {
-        Some(content) => {
-            let shape = (config.dim(), sequence.initial);
-            Some(Described::new(content, snapshot, &counts, &mut params, shape)?)
-        }
-        None => None,
-    };
+    let length = |property: &str, _: &str| snapshot.item_vectors(property).map(|vectors| vectors.dim);
+    let maker = config.maker(&length, &mut params).map_err(FitError::NoData)?;
+    let described = maker.map(|maker| Described::new(maker, snapshot, &counts)).transpose();
+    let described = described.map_err(FitError::NoData)?;
     let dense: usize = params.iter().map(|p| p.value.len()).sum();
-    let given = described.as_ref().map_or(0, |d| d.given.data.len());
-    check_memory(config, (dense, items, given), &histories, ctx)?;
-    let given = described.iter().flat_map(|d| &d.given.data);
-    let mut identity = format!("model {} {config:?}\n{}", A::KIND, snapshot.identity(given));
+    let given = || described.iter().flat_map(|d| &d.given).flat_map(|given| &given.data);
+    check_memory(config, (dense, items, given().count()), &histories, ctx)?;
+    let mut identity = format!("model {} {config:?}\n{}", A::KIND, snapshot.identity(given()));
     if let Some(start) = start {
         let digest = start.fill(&mut params, table, snapshot, ctx)?;
         identity = format!("{identity}\nstart {digest:016x}");
     }
 
     let mut learner = Lessons {
-        objective: Objective::new(&sequence, &counts),
+        objective: Objective::new(&sequence, &counts, described.is_some(), config.parts()),
         histories,
         described,
         windows: Vec::new(),
@@ -121,10 +116,11 @@ pub(crate) fn fit<A: Architecture>(
     let trained = train(&mut learner, &mut params, settings, &identity, ctx);
     let Lessons { encoder, described, .. } = learner;
     trained?;
-    if let Some(described) = described {
+    if let Some(described) = &described {
         described.settle(&mut params, table);
     }
-    SequenceModel::new(A::KIND, config.sequence(), params, table, encoder)
+    let maker = described.map(|d| d.maker);
+    SequenceModel::new(A::KIND, config.sequence(), params, table, (encoder, maker))
         .map_err(|e| FitError::Numeric(e.to_string()))
 }
 
@@ -132,16 +128,14 @@ pub(crate) fn fit<A: Architecture>(
 pub(crate) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<SequenceModel, LoadError> {
     let mut params = Params::new(0);
     let encoder = config.build(&mut params);
-    if config.sequence().content.is_some() {
-        let (rows, cols, _) = weights.matrix(WEIGHT, None)?;
-        params.add(WEIGHT, rows, cols, Init::Zeros);
-    }
+    let length = |_: &str, weight: &str| weights.matrix(weight, None).map(|m| m.1).map_err(|e| e.to_string());
+    let maker = config.maker(&length, &mut params).map_err(LoadError::Other)?;
     weights.recall(&mut params)?;
     let (items, dim, rows) = weights.matrix("items", Some(config.dim()))?;
     let mut table = Table::of_range("items", items, dim, 0.0, 0);
     table.rows_mut().copy_from_slice(rows);
     let table = params.add_table(table);
-    SequenceModel::new(A::KIND, config.sequence(), params, table, encoder)
+    SequenceModel::new(A::KIND, config.sequence(), params, table, (encoder, maker))
 }
 
 /// Bytes at the peak: parameters with the optimiser's state, the best weights and those of the model in validation; on each
@@ -219,7 +213,16 @@ impl Learner for Lessons<'_> {
             None => Embedder::new(self.table),
         };
         let lesson = self.encoder.learn(tape, embedder, batch, *share, rng);
-        self.objective.loss(tape, embedder, &lesson, *share, rng)
+        let loss = self.objective.loss(tape, embedder, &lesson, *share, rng);
+        let (Some(described), Items::Matrix(made)) = (&self.described, embedder.items) else { return loss };
+        match described.maker.aside(tape, &described.given, made) {
+            // All parts of a step make the same vectors: together they count once.
+            Some(aside) => {
+                let whole = *share * self.encoder.rows(batch) as f32;
+                tape.add_scaled(&[(loss, 1.0), (aside, whole)])
+            }
+            None => loss,
+        }
     }
 
     fn validate(&self, params: &Params) -> Result<Option<f64>, Stopped> {
@@ -228,8 +231,8 @@ impl Learner for Lessons<'_> {
         if let Some(described) = &self.described {
             described.settle(&mut params, self.table);
         }
-        let model = SequenceModel::new(self.kind, &self.sequence, params, self.table, self.encoder.clone());
-        match model {
+        let made_by = (self.encoder.clone(), self.described.as_ref().map(|d| d.maker.clone()));
+        match SequenceModel::new(self.kind, &self.sequence, params, self.table, made_by) {
             Ok(model) => validate.judge(&model).map(Some),
             // Numbers that cannot be searched: the next step says so.
             Err(_) => Ok(None),

@@ -29,6 +29,7 @@ pub use bert4rec::Bert4recConfig;
 pub use cape::CapeConfig;
 pub use comirec::ComirecConfig;
 pub use content::Content;
+pub use content::{Input, Length, Maker};
 pub(crate) use fit::{fit, load};
 pub use gru4rec::Gru4recConfig;
 pub use hcn::HcnConfig;
@@ -175,6 +176,11 @@ pub trait Family: std::fmt::Debug {
     fn dim(&self) -> usize;
     fn sequence(&self) -> &SequenceConfig;
     fn training(&self) -> &Settings;
+
+    /// Equal parts of a vector that are learned each by itself; a score is the inner product of the whole.
+    fn parts(&self) -> usize {
+        1
+    }
 }
 
 /// What differs from config to config.
@@ -184,6 +190,13 @@ pub trait Architecture: Family {
 
     /// Adds the encoder's parameters.
     fn build(&self, params: &mut Params) -> Arc<dyn Encoder>;
+
+    /// Adds the parameters of whoever makes item vectors of what the catalogue says; without, they are learned item by item.
+    fn maker(&self, length: Length, params: &mut Params) -> Result<Option<Arc<dyn Maker>>, String> {
+        let sequence = self.sequence();
+        let shape = (self.dim(), sequence.initial);
+        sequence.content.as_ref().map(|content| content::linear(content, length, params, shape)).transpose()
+    }
 
     /// Numbers that one step of one history takes on a tape, both ways, about.
     fn numbers_per_step(&self) -> usize;

@@ -93,13 +93,14 @@ pub(super) struct Objective {
     log_q: Option<Vec<f32>>,
     /// Items that are never compared with a right one.
     absent: Vec<u32>,
+    /// Parts of a vector that are learned each by itself.
+    parts: usize,
 }
 
 impl Objective {
     /// `counts`: how often each item occurs. Where items are known by what they are, one that nobody took is not compared:
     /// that it was not taken says nothing of it, and would be learned of all that are like it.
-    pub fn new(config: &SequenceConfig, counts: &[u64]) -> Objective {
-        let known_by_content = config.content.is_some();
+    pub fn new(config: &SequenceConfig, counts: &[u64], known_by_content: bool, parts: usize) -> Objective {
         let power = match config.loss {
             Loss::Sampled { power, .. } => power,
             _ => 0.0,
@@ -133,6 +134,7 @@ impl Objective {
             cumulative,
             log_q,
             absent,
+            parts,
         }
     }
 
@@ -164,7 +166,20 @@ impl Objective {
             let all = embedder.all(tape);
             items = Items::Matrix(tape.normalise(all, 1e-6));
         }
-        let mut loss = self.loss_of(tape, items, (lesson.vectors, &lesson.right), scale, rng);
+        let mut loss = if self.parts == 1 {
+            self.loss_of(tape, items, (lesson.vectors, &lesson.right), scale, rng)
+        } else {
+            let all = embedder.all(tape);
+            let width = tape.shape(all).1 / self.parts;
+            let losses: Vec<(Var, f32)> = (0..self.parts)
+                .map(|part| {
+                    let items = Items::Matrix(tape.columns(all, part * width, width));
+                    let vectors = tape.columns(lesson.vectors, part * width, width);
+                    (self.loss_of(tape, items, (vectors, &lesson.right), scale, rng), 1.0)
+                })
+                .collect();
+            tape.add_scaled(&losses)
+        };
         for (vectors, right, counts) in &lesson.further {
             let further = self.loss_of(tape, items, (*vectors, right), scale * counts, rng);
             loss = tape.add(loss, further);
@@ -214,20 +229,18 @@ impl Objective {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Content;
     use super::*;
 
     #[test]
     fn items_known_by_content_are_compared_only_where_somebody_took_them() {
-        let content = Some(Content { property: "text".into(), ids: false });
         let counts = [3, 0, 5, 0, 0, 1];
         for power in [0.0, 0.5] {
             let loss = Loss::Sampled { negatives: 4, each: false, power, corrected: true };
-            let of = |content| {
-                let config = SequenceConfig { loss: loss.clone(), content, ..SequenceConfig::default() };
-                Objective::new(&config, &counts)
+            let of = |by_content| {
+                let config = SequenceConfig { loss: loss.clone(), ..SequenceConfig::default() };
+                Objective::new(&config, &counts, by_content, 1)
             };
-            let (by_content, by_id) = (of(content.clone()), of(None));
+            let (by_content, by_id) = (of(true), of(false));
             assert_eq!((&by_content.absent[..], &by_id.absent[..]), (&[1, 3, 4][..], &[][..]));
             let drawn = by_content.draw_many(400, &mut Rng::new(1));
             let mut seen: Vec<u32> = drawn.to_vec();
