@@ -195,7 +195,8 @@ impl Snapshot {
         e.weight.iter().for_each(|w| add(u64::from(w.to_bits())));
         e.at.iter().for_each(|&t| add(t as u64));
         self.codes.iter().flat_map(|codes| &codes.rows).for_each(|&k| add(u64::from(k)));
-        self.wishes.iter().flat_map(|wishes| &wishes.rows).for_each(|v| add(u64::from(v.to_bits())));
+        let said = self.wishes.iter().flat_map(|wishes| wishes.rows.iter().chain([&wishes.heard]));
+        said.for_each(|v| add(u64::from(v.to_bits())));
         further.into_iter().for_each(|v| add(u64::from(v.to_bits())));
         let (users, items) = (self.users.len(), self.items.len());
         format!("data {}: {users} users, {items} items, {} events, {hash:016x}", self.name, e.len())

@@ -6,7 +6,7 @@
 //! Shapes: v (items × k); scores (items).
 //! Cost: items · k an answer; memory items · k.
 //! Source: the baseline that Rajput et al., "Recommender Systems with Generative Retrieval" (TIGER), NeurIPS 2023,
-//! arXiv:2305.05065, call Semantic KNN, with `recent = 1`. Departure: the mean direction of several items, not the last alone.
+//! arXiv:2305.05065, call Semantic KNN; `recent` above 1 is ours: the mean direction of several items, not the last alone.
 
 use crate::item2vec::to_unit;
 use crate::linear_factors::LinearFactors;
@@ -30,7 +30,7 @@ pub struct ContentKnnConfig {
 
 impl Default for ContentKnnConfig {
     fn default() -> ContentKnnConfig {
-        ContentKnnConfig { property: "text".into(), recent: 5, weighted: false }
+        ContentKnnConfig { property: "text".into(), recent: 1, weighted: false }
     }
 }
 
@@ -153,7 +153,8 @@ mod tests {
             snapshot.items.iter().map(|id| Some(item(id, &vectors[(id.as_bytes()[0] - b'a') as usize])));
         snapshot.item_info = Arc::new(info.collect());
         let ix = |id: &str| ItemIx(snapshot.items.get(id).unwrap());
-        let model = ContentKnnConfig::default().fit(&snapshot, &mut FitContext::quiet(1)).unwrap();
+        let all = ContentKnnConfig { recent: 0, ..ContentKnnConfig::default() };
+        let model = all.fit(&snapshot, &mut FitContext::quiet(1)).unwrap();
         let asked = ResolvedQuery::from_items([ix("a"), ix("b")]);
         let mut scores = [0f32; 5];
         model.score(&asked, &["a", "b", "c", "d", "e"].map(ix), &mut scores);
@@ -161,8 +162,7 @@ mod tests {
         for (score, expected) in scores.iter().zip([cos(45.0), cos(45.0), 1.0, cos(15.0), 0.0]) {
             assert!((score - expected).abs() < 1e-5, "{scores:?}");
         }
-        let last = ContentKnnConfig { recent: 1, ..ContentKnnConfig::default() };
-        let last = last.fit(&snapshot, &mut FitContext::quiet(1)).unwrap();
+        let last = ContentKnnConfig::default().fit(&snapshot, &mut FitContext::quiet(1)).unwrap();
         let unseen = Allowed::everything().without([ix("a"), ix("b")]);
         assert_eq!(last.retrieve(&asked, 1, &unseen)[0].item, ix("d"), "of b alone");
 

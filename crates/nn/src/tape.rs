@@ -221,6 +221,8 @@ pub struct Tape<'m> {
     steps: Vec<Step>,
     /// `None` when only answering: nothing is dropped out and nothing remembered.
     training: Option<Rng>,
+    /// Whether numbers are dropped out in training.
+    drops: bool,
     workspace: Workspace,
 }
 
@@ -232,7 +234,13 @@ impl<'m> Tape<'m> {
 
     /// A tape that only runs forwards.
     pub fn answering(params: &'m Params, workspace: Workspace) -> Tape<'m> {
-        Tape { params, nodes: Vec::new(), wanted: Vec::new(), steps: Vec::new(), training: None, workspace }
+        let (nodes, wanted, steps) = (Vec::new(), Vec::new(), Vec::new());
+        Tape { params, nodes, wanted, steps, training: None, drops: true, workspace }
+    }
+
+    /// From here on nothing is dropped out, whatever operations say.
+    pub fn drop_nothing(&mut self) {
+        self.drops = false;
     }
 
     pub fn is_training(&self) -> bool {
@@ -279,7 +287,7 @@ impl<'m> Tape<'m> {
     /// Dropout with probability `p` for one operation; `None` where nothing is to be dropped.
     pub(crate) fn dropout(&mut self, p: f32) -> Option<crate::kernel::Dropout> {
         let rng = self.training.as_mut()?;
-        (p > 0.0).then(|| crate::kernel::Dropout::new(p, rng.next_u64() as u32))
+        (self.drops && p > 0.0).then(|| crate::kernel::Dropout::new(p, rng.next_u64() as u32))
     }
 
     /// Whether the gradient of `var` will be asked for.

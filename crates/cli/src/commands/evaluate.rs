@@ -83,6 +83,12 @@ pub fn run(global: &Global, args: &EvaluateArgs) -> Result<()> {
     })??;
     let runs: Vec<_> = experiments.iter().map(|e| &e.run).collect();
     let mut document = serde_json::json!({ "runs": runs, "skipped": skipped });
+    let coded = experiments.iter().filter_map(|e| Some((e.run.recipe.clone(), e.prepared.quality.as_ref()?)));
+    let codes: serde_json::Map<_, _> =
+        coded.map(|(recipe, quality)| (recipe, serde_json::json!(quality))).collect();
+    if !codes.is_empty() {
+        document["codes"] = codes.into();
+    }
     let heard = experiments.iter().filter(|e| !e.steering.is_empty());
     let steering: serde_json::Map<_, _> =
         heard.map(|e| (e.run.recipe.clone(), serde_json::json!(e.steering))).collect();

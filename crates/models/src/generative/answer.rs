@@ -46,6 +46,11 @@ impl GenerativeModel {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What it reads of a question.
+    pub(super) fn reads_of(&self, q: &ResolvedQuery) -> Vec<ItemIx> {
+        self.reads(&self.known(), q)
+    }
+
     /// Items that are read: of the history, or else of what is liked.
     fn reads(&self, known: &Known, q: &ResolvedQuery) -> Vec<ItemIx> {
         let coded = |item: ItemIx| known.codes(item.0).is_some();

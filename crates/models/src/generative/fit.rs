@@ -1,5 +1,6 @@
 //! The fit that generative models share.
 
+use super::align::align;
 use super::hearing::Hearing;
 use super::known::Known;
 use super::{Architecture, GenerativeModel, Lesson, Network, Reading};
@@ -48,6 +49,9 @@ pub(super) fn fit<A: Architecture>(
         ctx,
     };
     train(&mut learner, &mut params, config.training(), &identity, ctx)?;
+    if let Some(how) = config.align() {
+        align(how, &learner, snapshot, &mut params)?;
+    }
     Ok(GenerativeModel::new(A::KIND, config.reading(), params, net, &known))
 }
 
@@ -78,16 +82,23 @@ fn check_memory<A: Architecture>(
     plan(ctx, all as u64 * 4, &why, "lower batch, length, inner or dim")
 }
 
-struct Lessons<'a, A> {
-    config: &'a A,
+pub(super) struct Lessons<'a, A> {
+    pub config: &'a A,
     histories: Histories,
     /// Of the epoch that is going on.
     windows: Vec<Range<usize>>,
-    known: Arc<Known>,
-    net: Arc<dyn Network>,
+    pub known: Arc<Known>,
+    pub net: Arc<dyn Network>,
     wishes: Option<Arc<ItemWishes>>,
-    seed: u64,
-    ctx: &'a FitContext,
+    pub seed: u64,
+    pub ctx: &'a FitContext,
+}
+
+impl<A: Architecture> Lessons<'_, A> {
+    /// The model that these parameters are.
+    pub fn model(&self, params: &Params) -> GenerativeModel {
+        GenerativeModel::new(A::KIND, self.config.reading(), params.clone(), self.net.clone(), &self.known)
+    }
 }
 
 impl<A: Architecture> Learner for Lessons<'_, A> {
@@ -116,9 +127,7 @@ impl<A: Architecture> Learner for Lessons<'_, A> {
 
     fn validate(&self, params: &Params) -> Result<Option<f64>, Stopped> {
         let Some(validate) = &self.ctx.validate else { return Ok(None) };
-        let reading = self.config.reading();
-        let model = GenerativeModel::new(A::KIND, reading, params.clone(), self.net.clone(), &self.known);
-        validate.judge(&model).map(Some)
+        validate.judge(&self.model(params)).map(Some)
     }
 
     fn metric(&self) -> String {

@@ -198,14 +198,14 @@ impl Encoder for Reader {
     }
 
     fn encode(&self, tape: &mut Tape, items: Embedder, batch: &Batch) -> Var {
-        let tokens = CodeStack::tokens(&self.known, &batch.items, &batch.ragged, true);
+        let tokens = CodeStack::tokens(&self.known, &batch.items, &batch.ragged, true, false);
         let h = self.run(tape, items, batch, &tokens, None);
         let levels = self.known.levels() as u32;
         tape.pick_rows(h, tokens.before.iter().map(|row| row + levels).collect())
     }
 
     fn learn(&self, tape: &mut Tape, items: Embedder, batch: &Batch, share: f32, rng: &mut Rng) -> Lesson {
-        let tokens = CodeStack::tokens(&self.known, &batch.items, &batch.ragged, false);
+        let tokens = CodeStack::tokens(&self.known, &batch.items, &batch.ragged, false, false);
         let wishes = self.wishes.as_deref();
         let heard = wishes.and_then(|wishes| self.stack.hear(tape, wishes, &tokens, &batch.items, rng));
         let h = self.run(tape, items, batch, &tokens, heard);

@@ -1,9 +1,10 @@
 //! Models that write what comes next: the codes of an item, one after the other, and no codes that no item has.
 //!
 //! A file for each model. What they share is here: the codes a model knows (`known.rs`), the search for the best of them that
-//! are allowed (`search.rs`), how they are steered by words (`hearing.rs`), the transformer that reads and writes codes (`stack.rs`), the fit (`fit.rs`) and the answers
-//! (`answer.rs`). Codes come with the snapshot; how vectors became codes is not asked here.
+//! are allowed (`search.rs`), how they are steered by words (`hearing.rs`), the transformer that reads and writes codes (`stack.rs`), the fit (`fit.rs`), what may come after it (`align.rs`) and the
+//! answers (`answer.rs`). Codes come with the snapshot; how vectors became codes is not asked here.
 
+mod align;
 mod answer;
 mod fit;
 mod hearing;
@@ -16,6 +17,7 @@ mod setrec;
 mod tiger;
 mod tiger_decoder;
 
+pub use align::Align;
 pub use answer::GenerativeModel;
 pub use liger::LigerConfig;
 pub use setrec::SetrecConfig;
@@ -29,7 +31,7 @@ use search::Writer;
 use sommelier_core::Rng;
 use sommelier_data::snapshot::ItemWishes;
 use sommelier_nn::train::Settings;
-use sommelier_nn::{Params, Ragged, Tape, Var};
+use sommelier_nn::{ParamId, Params, Ragged, Tape, Var};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -62,6 +64,9 @@ trait Architecture: std::fmt::Debug + Sync {
 
     fn training(&self) -> &Settings;
 
+    /// What is done after the fit, where people's likes are to be followed.
+    fn align(&self) -> Option<&Align>;
+
     /// Adds the network's parameters; `words` is the length of wishes, where they are heard.
     fn build(&self, known: &Known, words: Option<usize>, params: &mut Params) -> Arc<dyn Network>;
 
@@ -83,6 +88,9 @@ struct Lesson<'a> {
     share: f32,
 }
 
+/// Codes that are told: h of all tokens, and for each level the rows that tell a code of it, and the codes.
+type Telling = (Var, stack::Codes);
+
 /// What a person did and says.
 #[derive(Clone, Copy)]
 struct Told<'a> {
@@ -96,8 +104,35 @@ trait Network: Send + Sync {
     /// How many codes are told of these windows.
     fn told(&self, known: &Known, ragged: &Ragged) -> usize;
 
+    /// Tells the codes of a lesson: of the last item of each window alone, or of as many as it learns from.
+    fn tell(&self, tape: &mut Tape, lesson: &Lesson, last: bool, rng: &mut Rng) -> Telling;
+
+    /// Where the vectors of tokens are, and the codes of each level.
+    fn codes(&self) -> (ParamId, &[u32]);
+
     /// The loss of all codes that are told.
-    fn loss(&self, tape: &mut Tape, lesson: &Lesson, rng: &mut Rng) -> Var;
+    fn loss(&self, tape: &mut Tape, lesson: &Lesson, rng: &mut Rng) -> Var {
+        let (h, told) = self.tell(tape, lesson, false, rng);
+        let (tokens, sizes) = self.codes();
+        stack::loss_of_codes(tape, tokens, sizes, h, told, lesson.share)
+    }
+
+    /// The logarithm of the probability of the last item of each window, given those before it (windows × 1).
+    fn log_probability(&self, tape: &mut Tape, known: &Known, items: &[u32], ragged: &Ragged) -> Var {
+        let lesson = Lesson { known, items, ragged, wishes: None, share: 1.0 };
+        let (h, told) = self.tell(tape, &lesson, true, &mut Rng::new(0));
+        let (tokens, sizes) = self.codes();
+        let mut start = 0;
+        let mut levels: Vec<(Var, f32)> = Vec::with_capacity(sizes.len());
+        for (&size, (rows, codes)) in sizes.iter().zip(told) {
+            let h = tape.pick_rows(h, rows);
+            let vectors = tape.pick_rows(tokens.into(), (start..start + size).collect());
+            let scores = tape.matmul(h, vectors, true);
+            levels.push((tape.log_likelihood(scores, &codes), 1.0));
+            start += size;
+        }
+        tape.add_scaled(&levels)
+    }
 
     /// Reads a history of items with codes and is ready to write what comes next.
     fn read<'a>(&'a self, params: &'a Params, known: &'a Known, told: Told) -> Box<dyn Writer + 'a>;

@@ -91,7 +91,7 @@ pub(super) type Codes = Vec<(Vec<u32>, Vec<u32>)>;
 pub(super) struct Tokens {
     pub ragged: Arc<Ragged>,
     rows: Arc<Vec<u32>>,
-    told: Codes,
+    pub told: Codes,
     /// For each item, the row that stands before its first code.
     pub before: Vec<u32>,
     /// For each row, the place among the items of the one that it ends; [`NO_ROW`] within items.
@@ -114,7 +114,8 @@ impl CodeStack {
     }
 
     /// The tokens of histories that lie end to end. Who only learns leaves out the last code of each, which is told and not read.
-    pub fn tokens(known: &Known, items: &[u32], ragged: &Ragged, to_the_end: bool) -> Tokens {
+    /// With `last` nothing but the last item of each is told.
+    pub fn tokens(known: &Known, items: &[u32], ragged: &Ragged, to_the_end: bool, last: bool) -> Tokens {
         let levels = known.levels();
         let mut rows = Vec::with_capacity(items.len() * levels + ragged.len());
         let mut told = vec![(Vec::new(), Vec::new()); levels];
@@ -128,7 +129,7 @@ impl CodeStack {
                 before.push(rows.len() as u32 - 1);
                 let codes = known.codes(items[i]);
                 for (level, told) in told.iter_mut().enumerate() {
-                    if let Some(codes) = codes {
+                    if let Some(codes) = codes.filter(|_| !last || i + 1 == window.end) {
                         told.0.push(rows.len() as u32 - 1);
                         told.1.push(codes[level]);
                     }
@@ -179,6 +180,11 @@ impl CodeStack {
     /// `scale` × the sum of −log p of all codes that are told.
     pub fn loss(&self, tape: &mut Tape, h: Var, tokens: Tokens, scale: f32) -> Var {
         loss_of_codes(tape, self.tokens, &self.sizes, h, tokens.told, scale)
+    }
+
+    /// Where the vectors of tokens are, and the codes of each level.
+    pub fn vectors(&self) -> (ParamId, &[u32]) {
+        (self.tokens, &self.sizes)
     }
 
     fn vector<'p>(&self, params: &'p Params, token: u32) -> &'p [f32] {

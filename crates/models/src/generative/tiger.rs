@@ -16,8 +16,8 @@
 use super::hearing::{self, Hearing};
 use super::known::Known;
 use super::search::Writer;
-use super::stack::{Codes, Size, code_scores, code_vector, loss_of_codes};
-use super::{Architecture, Lesson, Network, Reading, Told, generative_model};
+use super::stack::{Codes, Size, code_scores, code_vector};
+use super::{Align, Architecture, Lesson, Network, Reading, Telling, Told, generative_model};
 use crate::FitError;
 use crate::sequence::Histories;
 use crate::spare::Spare;
@@ -54,6 +54,9 @@ pub struct TigerConfig {
     /// Standard deviation of code vectors at the start.
     pub initial: f32,
     pub training: Settings,
+    /// Follows what people like better, after the fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub align: Option<Align>,
 }
 
 impl Default for TigerConfig {
@@ -70,6 +73,7 @@ impl Default for TigerConfig {
             beam: 20,
             initial: 0.02,
             training: Settings::default(),
+            align: None,
         }
     }
 }
@@ -96,6 +100,10 @@ impl Architecture for TigerConfig {
 
     fn training(&self) -> &Settings {
         &self.training
+    }
+
+    fn align(&self) -> Option<&Align> {
+        self.align.as_ref()
     }
 
     fn build(&self, known: &Known, words: Option<usize>, params: &mut Params) -> Arc<dyn Network> {
@@ -175,8 +183,13 @@ impl Network for Net {
         ragged.len() * known.levels()
     }
 
-    fn loss(&self, tape: &mut Tape, lesson: &Lesson, rng: &mut Rng) -> Var {
-        let Lesson { known, items, ragged, wishes, share } = *lesson;
+    fn codes(&self) -> (ParamId, &[u32]) {
+        (self.tokens, &self.sizes)
+    }
+
+    /// It learns from the last items alone.
+    fn tell(&self, tape: &mut Tape, lesson: &Lesson, _: bool, rng: &mut Rng) -> Telling {
+        let Lesson { known, items, ragged, wishes, .. } = *lesson;
         let levels = known.levels();
         let (mut read, mut written) = (Vec::with_capacity(items.len() * levels), Vec::new());
         let mut told: Codes = vec![Default::default(); levels];
@@ -209,7 +222,7 @@ impl Network for Net {
             vec![Bias::Numbers { of: self.writes_by_place[b].into(), buckets }]
         };
         let h = self.decoder.run_beside(tape, (x, &of_written), (memory, &of_read), &by_place);
-        loss_of_codes(tape, self.tokens, &self.sizes, h, told, share)
+        (h, told)
     }
 
     fn read<'a>(&'a self, params: &'a Params, known: &'a Known, told: Told) -> Box<dyn Writer + 'a> {

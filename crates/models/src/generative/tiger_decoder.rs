@@ -11,13 +11,13 @@
 use super::known::Known;
 use super::search::Writer;
 use super::stack::{CodeStack, Size};
-use super::{Architecture, Lesson, Network, Reading, Told, generative_model};
+use super::{Align, Architecture, Lesson, Network, Reading, Telling, Told, generative_model};
 use crate::FitError;
 use crate::sequence::{Cut, Histories};
 use serde::{Deserialize, Serialize};
 use sommelier_core::Rng;
 use sommelier_nn::train::Settings;
-use sommelier_nn::{Params, Ragged, Tape, Var};
+use sommelier_nn::{ParamId, Params, Ragged, Tape};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,6 +41,9 @@ pub struct TigerDecoderConfig {
     /// Standard deviation of code vectors at the start.
     pub initial: f32,
     pub training: Settings,
+    /// Follows what people like better, after the fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub align: Option<Align>,
 }
 
 impl Default for TigerDecoderConfig {
@@ -56,6 +59,7 @@ impl Default for TigerDecoderConfig {
             beam: 20,
             initial: 0.02,
             training: Settings::default(),
+            align: None,
         }
     }
 }
@@ -84,6 +88,10 @@ impl Architecture for TigerDecoderConfig {
         &self.training
     }
 
+    fn align(&self) -> Option<&Align> {
+        self.align.as_ref()
+    }
+
     fn build(&self, known: &Known, words: Option<usize>, params: &mut Params) -> Arc<dyn Network> {
         Arc::new(CodeStack::new(&self.size(), known, words, params))
     }
@@ -102,11 +110,14 @@ impl Network for CodeStack {
         ragged.rows() * known.levels()
     }
 
-    fn loss(&self, tape: &mut Tape, lesson: &Lesson, rng: &mut Rng) -> Var {
-        let tokens = CodeStack::tokens(lesson.known, lesson.items, lesson.ragged, false);
+    fn tell(&self, tape: &mut Tape, lesson: &Lesson, last: bool, rng: &mut Rng) -> Telling {
+        let tokens = CodeStack::tokens(lesson.known, lesson.items, lesson.ragged, false, last);
         let heard = lesson.wishes.and_then(|wishes| self.hear(tape, wishes, &tokens, lesson.items, rng));
-        let h = self.run(tape, &tokens, heard);
-        CodeStack::loss(self, tape, h, tokens, lesson.share)
+        (self.run(tape, &tokens, heard), tokens.told)
+    }
+
+    fn codes(&self) -> (ParamId, &[u32]) {
+        self.vectors()
     }
 
     fn read<'a>(&'a self, params: &'a Params, known: &'a Known, told: Told) -> Box<dyn Writer + 'a> {

@@ -97,7 +97,7 @@ fn softplus(x: &mut [f32]) -> f64 {
 
 /// Cross entropy of softmax(x) with entry `right`: returns −log p_right and turns x into the slopes, p less 1 at the
 /// right one. Entries of −∞ take no part; where the right one is −∞ the row takes none: slopes and loss are 0.
-fn cross_entropy(x: &mut [f32], right: usize) -> f64 {
+pub(crate) fn cross_entropy(x: &mut [f32], right: usize) -> f64 {
     let at = x[right];
     if at == f32::NEG_INFINITY {
         x.fill(0.0);

@@ -13,6 +13,7 @@ mod embed;
 mod gate;
 mod graph;
 mod gru;
+mod likelihood;
 mod linear;
 mod norm;
 mod normalise;
