@@ -52,7 +52,7 @@ enum Place {
 }
 
 /// Among the user's caches, where there are any.
-fn usual_folder() -> Option<PathBuf> {
+pub(crate) fn usual_folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let caches = set("XDG_CACHE_HOME")
         .or_else(|| set("LOCALAPPDATA"))

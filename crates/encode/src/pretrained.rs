@@ -3,7 +3,7 @@
 //! The network is a folder as the Hugging Face hub has it: `config.json`, `model.safetensors`, `tokenizer.json` (or `vocab.txt`),
 //! and, where they are there, `modules.json` with what it names (how token vectors become one, whether that has unit length) and
 //! `preprocessor_config.json`. `model_type` may be `bert` (MiniLM, E5, BGE, GTE), `roberta` (BLaIR), `xlm-roberta` (multilingual E5,
-//! BGE-M3), `clip` or `siglip`. Nothing is fetched: put the folder there.
+//! BGE-M3), `clip` or `siglip`. `hub:ORGANISATION/NAME` is fetched from the hub, once (see `hub.rs`); nothing else is fetched.
 //!
 //! Shapes: tokens (L) → their vectors (L × dim) → one of them, their mean or their maxima (dim).
 //! Cost: that of the network, once for each different text or picture: the vectors are kept on disk (see `cache.rs`), so a run
@@ -18,6 +18,10 @@
 mod absent;
 #[cfg(feature = "pretrained")]
 mod folder;
+// Its tests need no network of their own, and run in every build.
+#[cfg(any(feature = "pretrained", test))]
+#[cfg_attr(not(feature = "pretrained"), allow(dead_code))]
+mod hub;
 #[cfg(feature = "pretrained")]
 mod network;
 
@@ -58,7 +62,7 @@ pub enum Pooling {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainedConfig {
-    /// The folder of the network.
+    /// The folder of the network, or `hub:ORGANISATION/NAME`.
     pub model: PathBuf,
     /// Which properties are read, in that order; empty reads every text and list of texts, addresses left out.
     pub properties: Vec<String>,
@@ -132,6 +136,7 @@ impl PretrainedConfig {
             max == 0 || (8..=1 << 20).contains(&max),
             "0, or from 8 to 1048576",
         )?;
+        Model::fetch(self, ctx)?;
         let model = self.open().map_err(EncodeError::Input)?;
         model.reads(!self.image.is_empty()).map_err(EncodeError::Input)?;
         let (n, dim) = (items.len(), model.dim());
@@ -206,7 +211,7 @@ impl PretrainedConfig {
     fn open(&self) -> Result<Model, String> {
         if self.model.as_os_str().is_empty() {
             return Err(
-                "model is not set; name the folder of a network, with config.json and model.safetensors"
+                "model is not set; name the folder of a network, with config.json and model.safetensors, or hub:ORGANISATION/NAME"
                     .into(),
             );
         }

@@ -1,7 +1,8 @@
 //! A network in memory: candle's, with what its folder says of texts, pictures and token vectors.
 
 use super::folder::{Clip, Folder, Pooled, Seeing, Sentence};
-use super::{Pooling, PretrainedConfig};
+use super::{Pooling, PretrainedConfig, hub};
+use crate::EncodeError;
 use crate::linear::to_unit;
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{Activation, Linear, VarBuilder};
@@ -14,6 +15,7 @@ use image::RgbImage;
 use image::imageops::{FilterType, crop_imm, resize};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sommelier_core::FitContext;
 use std::path::Path;
 use tokenizers::Tokenizer;
 
@@ -50,8 +52,13 @@ const VERSION: &str = "1";
 
 impl Model {
     pub fn open(config: &PretrainedConfig) -> Result<Model, String> {
-        let path = &config.model;
-        read(path, config.pooling, config.max_tokens).map_err(|why| format!("{}: {why}", path.display()))
+        let read = hub::folder(&config.model).and_then(|path| read(&path, config.pooling, config.max_tokens));
+        read.map_err(|why| format!("{}: {why}", config.model.display()))
+    }
+
+    /// Fetches what is asked for by its name on the hub and is not here.
+    pub fn fetch(config: &PretrainedConfig, ctx: &FitContext) -> Result<(), EncodeError> {
+        hub::fetch(&config.model, ctx)
     }
 
     /// Length of the vectors.

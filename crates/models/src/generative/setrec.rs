@@ -334,3 +334,126 @@ impl Encoder for Reader {
         tape.concat(&weighed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Model;
+    use serde_json::json;
+    use sommelier_core::{Allowed, Item, ItemIx, ResolvedQuery, Retrieve, Rng, Score};
+    use sommelier_nn::optim::Schedule;
+
+    const EACH: usize = 12;
+
+    fn taste(id: &str) -> usize {
+        usize::from(id.starts_with('b'))
+    }
+
+    fn item(id: &str, behaves: bool) -> Item {
+        let mut item = Item::new(id);
+        let mut rng = Rng::new(id.bytes().fold(7, |h, b| 31 * h + u64::from(b)));
+        let mut own = [0; 2].map(|_| 0.3 * rng.normal() as f32).to_vec();
+        own.extend(if taste(id) == 0 { [1.0, 0.0] } else { [0.0, 1.0] });
+        item.properties.insert("text".into(), json!(own));
+        if behaves {
+            item.properties.insert("behaviour".into(), json!([own[3], own[2], 0.5]));
+        }
+        item
+    }
+
+    /// Two tastes of twelve items each that never mix; texts tell them apart, and so do people.
+    fn tastes() -> Snapshot {
+        let mut pairs = Vec::new();
+        for user in 0..80 {
+            for step in 0..6 {
+                let name = ["a", "b"][user % 2];
+                pairs.push((format!("u{user}"), format!("{name}{}", (user / 2 + step * 5) % EACH)));
+            }
+        }
+        let refs: Vec<(&str, &str)> = pairs.iter().map(|(u, i)| (&**u, &**i)).collect();
+        let mut snapshot = Snapshot::from_pairs("tastes", &refs);
+        snapshot.item_info = Arc::new(snapshot.items.iter().map(|id| Some(item(id, true))).collect());
+        snapshot
+    }
+
+    fn config() -> SetrecConfig {
+        SetrecConfig {
+            dim: 8,
+            blocks: 1,
+            heads: 1,
+            inner: 16,
+            hidden: 16,
+            semantic: 2,
+            sequence: SequenceConfig { length: 8, batch: 16, ..SequenceConfig::default() },
+            training: Settings {
+                epochs: 20,
+                learning_rate: 0.01,
+                schedule: Schedule::FLAT,
+                ..Settings::default()
+            },
+            ..SetrecConfig::default()
+        }
+    }
+
+    #[test]
+    fn an_item_that_nobody_took_is_found_by_its_text() {
+        let snapshot = tastes();
+        let fitted = config().fit(&snapshot, &mut FitContext::quiet(1)).unwrap();
+        let again = config().load(&fitted.weights()).unwrap();
+        let items = snapshot.items.len();
+        let late = ItemIx(items as u32 + 2);
+        for model in [&fitted, &again] {
+            assert!(!model.meet(late, &Item::new("b98")), "nothing is said of it");
+            assert!(model.meet(late, &item("b99", false)));
+            for wanted in [0, 1] {
+                let mine = (0..items as u32).filter(|&i| taste(snapshot.items.id(i)) == wanted);
+                let q = ResolvedQuery::from_items(mine.take(4).map(ItemIx));
+                let found = model.retrieve(&q, items + 1, &Allowed::everything());
+                let place = found.iter().position(|c| c.item == late).unwrap();
+                assert_eq!(place <= EACH, wanted == 1, "{wanted}: place {place} of {}", found.len());
+                let mut score = [0f32];
+                model.score(&q, &[late], &mut score);
+                assert_eq!(score[0], found[place].score);
+            }
+        }
+    }
+
+    /// A score is the shares of the tokens' scores: with all of it on one token, the others say nothing.
+    #[test]
+    fn tokens_share_a_score() {
+        let snapshot = tastes();
+        let fitted = config().fit(&snapshot, &mut FitContext::quiet(1)).unwrap();
+        let q = snapshot.query(3);
+        let all: Vec<ItemIx> = (0..snapshot.items.len() as u32).map(ItemIx).collect();
+        let scores = |collaborative: f32| {
+            let model = SetrecConfig { collaborative, ..config() }.load(&fitted.weights()).unwrap();
+            let mut out = vec![0f32; all.len()];
+            model.score(&q, &all, &mut out);
+            out
+        };
+        let (behaviour, meaning, both) = (scores(1.0), scores(0.0), scores(0.25));
+        assert_ne!(behaviour, meaning);
+        for ((b, m), whole) in behaviour.iter().zip(&meaning).zip(&both) {
+            assert!((0.25 * b + 0.75 * m - whole).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn one_kind_of_token_is_enough_and_none_is_refused() {
+        let snapshot = tastes();
+        for (behaviour, text) in [("behaviour", ""), ("", "text")] {
+            let one = SetrecConfig { behaviour: behaviour.into(), text: text.into(), ..config() };
+            let model = one.fit(&snapshot, &mut FitContext::quiet(1)).unwrap();
+            let best = model.retrieve(&snapshot.query(0), 5, &Allowed::everything());
+            let own = taste(snapshot.items.id(snapshot.events.item[0]));
+            assert!(best.iter().all(|c| taste(snapshot.items.id(c.item.0)) == own), "{one:?}");
+        }
+        let none = SetrecConfig { behaviour: String::new(), text: String::new(), ..config() };
+        let error = |config: SetrecConfig| {
+            config.fit(&snapshot, &mut FitContext::quiet(1)).err().unwrap().to_string()
+        };
+        assert!(error(none).contains("text must be a name"));
+        let unknown = SetrecConfig { text: "plot".into(), ..config() };
+        assert!(error(unknown).contains("\"plot\""));
+    }
+}
