@@ -103,11 +103,25 @@ pub fn on_pool<T: Send>(global: &Global, work: impl FnOnce() -> T + Send) -> Res
 }
 
 pub fn progress(global: &Global) -> Arc<dyn Progress> {
-    if global.quiet || !std::io::stderr().is_terminal() {
+    if global.quiet {
         Arc::new(NoProgress)
+    } else if !std::io::stderr().is_terminal() {
+        Arc::new(Lines)
     } else {
         Arc::new(Bars { current: Mutex::new(None) })
     }
+}
+
+/// What jobs say of themselves, in a log that no bar belongs in.
+struct Lines;
+
+impl Progress for Lines {
+    fn start(&self, _: &str, _: Option<u64>) {}
+    fn at(&self, _: u64) {}
+    fn say(&self, words: &str) {
+        eprintln!("{words}");
+    }
+    fn finish(&self) {}
 }
 
 /// One bar at a time on stderr, with rate and time left; it appears at once and leaves nothing behind.
@@ -137,8 +151,9 @@ impl Progress for Bars {
     }
 
     fn say(&self, words: &str) {
-        if let Some(bar) = &*self.current.lock() {
-            bar.println(words);
+        match &*self.current.lock() {
+            Some(bar) => bar.println(words),
+            None => eprintln!("{words}"),
         }
     }
 

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  sommelier evaluate ease ials item_knn popularity --data ml-100k\n  \
                   sommelier evaluate ease --data events.csv --split time:0.8,0.1,0.1 --at 5,10,20 --json\n  \
+                  sommelier evaluate content_knn liger --data shop --split loo+new:0.05\n  \
                   sommelier evaluate ease --set l2=250 --profile recbole --svg leaderboard.svg")]
 pub struct EvaluateArgs {
     /// Recipes by name, or paths of recipe files
@@ -24,7 +25,7 @@ pub struct EvaluateArgs {
     data: Option<PathBuf>,
     #[command(flatten)]
     read: ReadArgs,
-    /// loo, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1, given, lastn:N [default: given, loo or ratio, whichever the data has]
+    /// loo, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1, given, lastn:N; +repeats finds items again, +new:0.05 asks for items that are held out [default: given, loo or ratio, whichever the data has]
     #[arg(long)]
     split: Option<SplitSpec>,
     /// Cut-offs
