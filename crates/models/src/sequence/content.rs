@@ -1,8 +1,7 @@
 //! Item vectors that are made of what the catalogue says, next to what is learned of each item or instead of it.
 //!
 //! A [`Maker`] makes them; the usual one is E_i = e_i + W c_i, or W c_i alone; c_i is the item's vector at length 1, and 0 where it has
-//! none. In training e_i may be dropped from some items (`dropped`), which are then read and found by W c_i alone, as one that nobody
-//! took is: Volkovs, Yu, Poutanen, "DropoutNet: Addressing Cold Start in Recommender Systems", NeurIPS 2017.
+//! none.
 //!
 //! Shapes: c (items × k), W (dim × k), e and E (items × dim). Who answers has E in place of the table e, so that a
 //! question costs what it costs without vectors; the maker is kept for items that come later.
@@ -16,7 +15,7 @@ use sommelier_nn::{Init, ParamId, Params, TableId, Tape, Tensor, Var, Workspace}
 use std::sync::Arc;
 
 /// Which vectors of items are used, and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Content {
     /// The property of items that is a list of numbers.
@@ -24,14 +23,6 @@ pub struct Content {
     /// Whether something is learned of each item beside it; without, items are what their vectors say.
     #[serde(default = "yes")]
     pub ids: bool,
-    /// Share of the items whose own part is dropped in a step of training, so that an item without one is known too (DropoutNet).
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub dropped: f32,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks so
-fn is_zero(share: &f32) -> bool {
-    *share == 0.0
 }
 
 fn yes() -> bool {
@@ -108,7 +99,6 @@ struct Linear {
     length: [usize; 1],
     weight: ParamId,
     ids: bool,
-    dropped: f32,
 }
 
 impl Maker for Linear {
@@ -125,7 +115,7 @@ impl Maker for Linear {
     }
 
     fn make(&self, tape: &mut Tape, given: &[Arc<Tensor>], own: Option<TableId>) -> Var {
-        tape.describe(own.map(|table| (table, self.dropped)), &given[0], self.weight)
+        tape.describe(own, &given[0], self.weight)
     }
 }
 
@@ -142,8 +132,7 @@ pub(super) fn linear(
     let k = length(&content.property, WEIGHT)?;
     let weight = params.add(WEIGHT, dim, k, Init::Normal(deviation));
     let input = [Input { property: content.property.clone(), unit: true }];
-    let Content { ids, dropped, .. } = *content;
-    Ok(Arc::new(Linear { input, length: [k], weight, ids, dropped }))
+    Ok(Arc::new(Linear { input, length: [k], weight, ids: content.ids }))
 }
 
 /// What is said of a snapshot's items, and who makes vectors of it.
@@ -217,7 +206,7 @@ mod tests {
     }
 
     fn config(ids: bool) -> SasrecConfig {
-        let content = Some(Content { property: "text".into(), ids, dropped: 0.3 });
+        let content = Some(Content { property: "text".into(), ids });
         SasrecConfig {
             dim: 16,
             blocks: 1,

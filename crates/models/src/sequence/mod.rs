@@ -96,9 +96,6 @@ impl SequenceConfig {
         require("sequence.batch", self.batch as f64, self.batch > 0, "at least 1")?;
         let above = "a finite number above 0";
         require("sequence.temperature", self.temperature.into(), self.temperature > 0.0, above)?;
-        let dropped = self.content.as_ref().map_or(0.0, |content| content.dropped);
-        let share = (0.0..1.0).contains(&dropped);
-        require("sequence.content.dropped", dropped.into(), share, "a share of at least 0 and below 1")?;
         require("sequence.initial", self.initial.into(), self.initial > 0.0, above)?;
         self.loss.check()
     }

@@ -1,9 +1,9 @@
 //! Vectors of things that are described: what is learned of each, and what is learned of descriptions.
 //!
-//! y = M E + C Wᵀ, or y = C Wᵀ; M a diagonal of 1, in training 0 at the rows whose own part is dropped.
+//! y = E + C Wᵀ, or y = C Wᵀ
 //!
 //! Shapes: C given (n × k), W (d × k), E a table of n rows of d or absent, y (n × d).
-//! Way back: dW = dyᵀ C; dE = M dy, all rows of it.
+//! Way back: dW = dyᵀ C; dE = dy, all rows of it.
 //! Cost: 2 · n · k · d, and as much backwards: C is given and learns nothing.
 
 use crate::kernel::{self, Layout};
@@ -12,29 +12,16 @@ use crate::tape::{Backward, Grads, Tape, Tensor, Values, Var};
 use std::sync::Arc;
 
 impl Tape<'_> {
-    /// See `op/describe.rs`. `given` stays where it is: nothing is copied to the tape. With a table comes the probability that a
-    /// row of it is dropped.
-    pub fn describe(
-        &mut self,
-        own: Option<(TableId, f32)>,
-        given: &Arc<Tensor>,
-        weight: impl Into<Var>,
-    ) -> Var {
+    /// See `op/describe.rs`. `given` stays where it is: nothing is copied to the tape.
+    pub fn describe(&mut self, own: Option<TableId>, given: &Arc<Tensor>, weight: impl Into<Var>) -> Var {
         let weight = weight.into();
         let (n, k) = (given.rows, given.cols);
         let (d, wide) = self.shape(weight);
         assert_eq!(wide, k, "columns of C and of W");
         let mut y = self.take(n * d);
-        let mut dropped = Vec::new();
         let beta = match own {
-            Some((table, p)) => {
+            Some(table) => {
                 y.copy_from_slice(self.params().table(table).rows());
-                if let Some(drop) = self.dropout(p) {
-                    let mut kept = vec![1f32; n];
-                    kernel::drop_out(&mut kept, drop, 0);
-                    dropped = (0..n).filter(|&r| kept[r] == 0.0).collect();
-                    dropped.iter().for_each(|&r| y[r * d..(r + 1) * d].fill(0.0));
-                }
                 1.0
             }
             None => 0.0,
@@ -48,15 +35,13 @@ impl Tape<'_> {
             beta,
             (&mut y, Layout::rows_of(d)),
         );
-        let (given, own) = (given.clone(), own.map(|(table, _)| table));
-        self.push(Tensor::new(n, d, y), true, || Box::new(Way { own, dropped, given, weight }))
+        let given = given.clone();
+        self.push(Tensor::new(n, d, y), true, || Box::new(Way { own, given, weight }))
     }
 }
 
 struct Way {
     own: Option<TableId>,
-    /// Rows whose own part was.
-    dropped: Vec<usize>,
     given: Arc<Tensor>,
     weight: Var,
 }
@@ -71,7 +56,6 @@ impl Backward for Way {
             kernel::gemm((d, k, n), 1.0, (dy, dy_at), (&self.given.data, rows), beta, (dw, rows));
         }
         if let Some(table) = self.own {
-            self.dropped.iter().for_each(|&r| dy[r * d..(r + 1) * d].fill(0.0));
             let (rows, beta) = grads.table(table).all_mut(n);
             if beta == 0.0 {
                 rows.copy_from_slice(dy);
@@ -115,7 +99,7 @@ mod tests {
         let weight = params.add("w", 2, 4, crate::Init::Normal(1.0));
         let c = given(3, 4);
         let mut tape = Tape::training(&params, Rng::new(1), Workspace::default());
-        let with = tape.describe(Some((table, 0.0)), &c, weight);
+        let with = tape.describe(Some(table), &c, weight);
         let without = tape.describe(None, &c, weight);
         for ((with, without), own) in
             tape.data(with).iter().zip(tape.data(without)).zip(params.table(table).rows())
@@ -129,42 +113,8 @@ mod tests {
         grads.clear(&params);
         tape.backward_from(read, &[10.0, 20.0], &mut grads);
         let mut tape = Tape::training(&params, Rng::new(1), Workspace::default());
-        let y = tape.describe(Some((table, 0.0)), &c, weight);
+        let y = tape.describe(Some(table), &c, weight);
         tape.backward_from(y, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &mut grads);
         assert_eq!(grads.table(table).all(), Some(&[1.0, 2.0, 3.0, 4.0, 15.0, 26.0][..]));
-    }
-
-    #[test]
-    fn a_row_that_is_dropped_is_what_is_given_and_its_own_part_learns_nothing() {
-        let (n, d) = (400, 2);
-        let mut params = Params::new(1);
-        let table = params.add_table(Table::of_range("items", n, d, 1.0, 1));
-        let weight = params.add("w", d, 4, crate::Init::Normal(1.0));
-        let c = given(n, 4);
-        let mut tape = Tape::training(&params, Rng::new(3), Workspace::default());
-        let without = tape.describe(None, &c, weight);
-        let y = tape.describe(Some((table, 0.3)), &c, weight);
-        let dropped = |r: usize| tape.data(y)[r * d..][..d] == tape.data(without)[r * d..][..d];
-        let dropped: Vec<bool> = (0..n).map(dropped).collect();
-        let count = dropped.iter().filter(|&&d| d).count();
-        assert!((80..160).contains(&count), "about three in ten: {count}");
-        for r in (0..n).filter(|&r| !dropped[r]) {
-            for (i, own) in params.table(table).rows()[r * d..][..d].iter().enumerate() {
-                let added = tape.data(y)[r * d + i] - tape.data(without)[r * d + i];
-                assert!((added - own).abs() < 1e-6, "the others are as they are, not larger");
-            }
-        }
-        let mut grads = ParamGrads::default();
-        grads.clear(&params);
-        tape.backward_from(y, &vec![1.0; n * d], &mut grads);
-        let learned = grads.table(table).all().expect("all rows").chunks_exact(d).map(|g| g[0] != 0.0);
-        assert!(learned.zip(&dropped).all(|(learned, dropped)| learned != *dropped));
-        let mut answer = Tape::answering(&params, Workspace::default());
-        let (all, bare) =
-            (answer.describe(Some((table, 0.3)), &c, weight), answer.describe(None, &c, weight));
-        assert!(
-            (0..n).all(|r| answer.data(all)[r * d] != answer.data(bare)[r * d]),
-            "nothing is dropped in an answer"
-        );
     }
 }
