@@ -58,7 +58,7 @@ NEW_ITEMS = {
     "Lite-LLM4Rec": ["lite_llm4rec", "--set", SHOP],
     "TIGER, decoder-only": ["tiger_decoder", "--set", SHOP],
     "LIGER": ["liger", "--set", SHOP],
-    "LIGER, vectors alone": ["liger", "--set", SHOP, "--set", "sequence.content.ids=false"],
+    "LIGER, vectors alone": ["liger", "--set", SHOP, "--set", "model.sequence.content.ids=false"],
     "SETRec": ["setrec", "--set", SHOP],
 }
 
