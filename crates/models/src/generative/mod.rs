@@ -121,17 +121,10 @@ trait Network: Send + Sync {
     fn log_probability(&self, tape: &mut Tape, known: &Known, items: &[u32], ragged: &Ragged) -> Var {
         let lesson = Lesson { known, items, ragged, wishes: None, share: 1.0 };
         let (h, told) = self.tell(tape, &lesson, true, &mut Rng::new(0));
-        let (tokens, sizes) = self.codes();
-        let mut start = 0;
-        let mut levels: Vec<(Var, f32)> = Vec::with_capacity(sizes.len());
-        for (&size, (rows, codes)) in sizes.iter().zip(told) {
-            let h = tape.pick_rows(h, rows);
-            let vectors = tape.pick_rows(tokens.into(), (start..start + size).collect());
+        stack::sum_of_levels(tape, self.codes(), h, told, |tape, h, vectors, codes| {
             let scores = tape.matmul(h, vectors, true);
-            levels.push((tape.log_likelihood(scores, &codes), 1.0));
-            start += size;
-        }
-        tape.add_scaled(&levels)
+            tape.log_likelihood(scores, &codes)
+        })
     }
 
     /// Reads a history of items with codes and is ready to write what comes next.

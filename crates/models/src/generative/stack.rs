@@ -222,7 +222,7 @@ impl CodeStack {
     }
 }
 
-/// `scale` × the sum of −log p of all codes that are told; W lies level by level in one parameter.
+/// `scale` × the sum of −log p of all codes that are told.
 pub(super) fn loss_of_codes(
     tape: &mut Tape,
     tokens: ParamId,
@@ -231,16 +231,29 @@ pub(super) fn loss_of_codes(
     told: Codes,
     scale: f32,
 ) -> Var {
+    sum_of_levels(tape, (tokens, sizes), h, told, |tape, h, vectors, codes| {
+        tape.catalogue_softmax(h, Items::Matrix(vectors), &Arc::new(codes), &[], 1.0, scale)
+    })
+}
+
+/// The sum over levels of what `of` makes of the rows of h that tell a code, of W_l and of the codes; W lies level by level in one
+/// parameter.
+pub(super) fn sum_of_levels(
+    tape: &mut Tape,
+    (tokens, sizes): (ParamId, &[u32]),
+    h: Var,
+    told: Codes,
+    of: impl Fn(&mut Tape, Var, Var, Vec<u32>) -> Var,
+) -> Var {
     let mut start = 0;
-    let mut losses: Vec<(Var, f32)> = Vec::with_capacity(sizes.len());
+    let mut terms: Vec<(Var, f32)> = Vec::with_capacity(sizes.len());
     for (&size, (rows, codes)) in sizes.iter().zip(told) {
         let h = tape.pick_rows(h, rows);
         let vectors = tape.pick_rows(tokens.into(), (start..start + size).collect());
-        let right = Arc::new(codes);
-        losses.push((tape.catalogue_softmax(h, Items::Matrix(vectors), &right, &[], 1.0, scale), 1.0));
+        terms.push((of(tape, h, vectors, codes), 1.0));
         start += size;
     }
-    tape.add_scaled(&losses)
+    tape.add_scaled(&terms)
 }
 
 /// What is read of a token.

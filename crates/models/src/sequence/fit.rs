@@ -93,9 +93,9 @@ pub(crate) fn fit<A: Architecture>(
     let described = maker.map(|maker| Described::new(maker, snapshot, &counts)).transpose();
     let described = described.map_err(FitError::NoData)?;
     let dense: usize = params.iter().map(|p| p.value.len()).sum();
-    let given = || described.iter().flat_map(|d| &d.given).flat_map(|given| &given.data);
-    check_memory(config, (dense, items, given().count()), &histories, ctx)?;
-    let mut identity = format!("model {} {config:?}\n{}", A::KIND, snapshot.identity(given()));
+    let given = || described.iter().flat_map(|d| &d.given).map(|given| &given.data);
+    check_memory(config, (dense, items, given().map(Vec::len).sum()), &histories, ctx)?;
+    let mut identity = format!("model {} {config:?}\n{}", A::KIND, snapshot.identity(given().flatten()));
     if let Some(start) = start {
         let digest = start.fill(&mut params, table, snapshot, ctx)?;
         identity = format!("{identity}\nstart {digest:016x}");
