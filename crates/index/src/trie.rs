@@ -127,6 +127,24 @@ impl CodeTrie {
         })
     }
 
+    /// The child of a node of this depth that goes on with `code`; empty where none does.
+    pub fn child(&self, node: Node, depth: usize, code: u32) -> Node {
+        let rows = &self.codes[node.start * self.levels..node.end * self.levels];
+        let below = |limit: u64| {
+            let (mut low, mut high) = (0, node.len());
+            while low < high {
+                let middle = usize::midpoint(low, high);
+                if u64::from(rows[middle * self.levels + depth]) < limit {
+                    low = middle + 1
+                } else {
+                    high = middle
+                }
+            }
+            node.start + low
+        };
+        below(code.into())..below(u64::from(code) + 1)
+    }
+
     pub fn items(&self, node: Node) -> &[u32] {
         &self.items[node]
     }
@@ -146,7 +164,8 @@ mod tests {
             out.extend(trie.items(node).iter().map(|&item| (path.clone(), item)));
             return;
         }
-        for (code, child) in trie.children(node, depth) {
+        for (code, child) in trie.children(node.clone(), depth) {
+            assert_eq!(trie.child(node.clone(), depth, code), child);
             path.push(code);
             walk(trie, child, depth + 1, path, out);
             path.pop();

@@ -25,8 +25,11 @@ fn small(kind: &str) -> ModelConfig {
         "ada_retrieval" => {
             "rounds = 3\nretrieved = 3\ndropout = 0.0\nbackbone = { kind = 'gru4rec', dim = 4, dropout = 0.0, sequence = { length = 10, batch = 32, initial = 0.1 }, training = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 } }"
         }
-        "tiger" | "tiger_decoder" => {
+        "tiger" => {
             "dim = 8\nblocks = 1\nheads = 1\ninner = 16\ndropout = 0.0\nlength = 10\nbatch = 32\nbeam = 30\ninitial = 0.1\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
+        }
+        "tiger_decoder" => {
+            "dim = 8\nblocks = 1\nheads = 1\ninner = 16\ndropout = 0.0\nlength = 10\nbatch = 32\nbeam = 30\namong = 'tree'\ninitial = 0.1\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"
         }
         "liger" => {
             "dim = 8\nblocks = 1\nheads = 1\ninner = 16\ndropout = 0.0\nbeam = 30\nsequence = { length = 10, batch = 32, initial = 0.1 }\ntraining = { schedule = { warm_up = 0, then = 'constant' }, epochs = 25, learning_rate = 0.02 }"

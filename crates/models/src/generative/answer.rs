@@ -87,7 +87,7 @@ pub(super) fn log_probabilities(writer: &mut dyn Writer, known: &Known, items: &
     coded.sort_unstable();
     coded.dedup();
     let trie = CodeTrie::of(known.levels(), coded);
-    let mut found = best(writer, &trie, trie.len());
+    let mut found = best(writer, known.among(), &trie, trie.len());
     found.sort_by_key(|c| c.item);
     let least = found.iter().map(|c| c.score).fold(0f32, f32::min) - 1.0;
     for (out, item) in out.iter_mut().zip(items) {
@@ -125,7 +125,7 @@ impl Retrieve for GenerativeModel {
         let trie = known.trie.restricted(allowed);
         let read = self.reads(&known, q);
         let mut writer = self.read(&known, &read, q.wish.as_deref());
-        let mut found = best(&mut *writer, &trie, self.reading.beam.max(k));
+        let mut found = best(&mut *writer, known.among(), &trie, self.reading.beam.max(k));
         found.truncate(k);
         found
     }
@@ -148,7 +148,7 @@ impl Explain for GenerativeModel {
         let read = self.reads(&known, q);
         without_one(&read, limit, |items| {
             let mut writer = self.read(&known, items, q.wish.as_deref());
-            best(&mut *writer, &trie, 1).first().map_or(0.0, |c| c.score)
+            best(&mut *writer, known.among(), &trie, 1).first().map_or(0.0, |c| c.score)
         })
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn fit<A: Architecture>(
     require("training.epochs", epochs as f64, epochs > 0, "at least 1")?;
     let rate = learning_rate > 0.0;
     require("training.learning_rate", learning_rate.into(), rate, "a finite number above 0")?;
-    let known = Arc::new(Known::of(snapshot)?);
+    let known = Arc::new(Known::of(snapshot, config.among())?);
     let histories = Histories::of(snapshot, |item| known.codes(item).is_some());
     if histories.windows(1, Cut::Last, &mut Rng::new(0)).is_empty() {
         return Err(FitError::NoData(
@@ -56,7 +56,7 @@ pub(super) fn fit<A: Architecture>(
 }
 
 pub(super) fn load<A: Architecture>(config: &A, weights: &Weights) -> Result<GenerativeModel, LoadError> {
-    let known = Known::load(weights)?;
+    let known = Known::load(weights, config.among())?;
     config.check().map_err(|e| LoadError::Other(e.to_string()))?;
     let mut params = Params::new(0);
     let net = config.build(&known, Hearing::stored(weights), &mut params);

@@ -1,10 +1,23 @@
 //! The codes of the items that a model knows, and where they stand among its tokens.
 
+use super::search::keep_only;
 use sommelier_core::Item;
 use sommelier_data::Snapshot;
 use sommelier_index::trie::CodeTrie;
 
 use crate::{FitError, LoadError, Weights};
+use serde::{Deserialize, Serialize};
+
+/// Among which codes the next one is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Among {
+    /// All codes of its level.
+    #[default]
+    Level,
+    /// Those that go on with what was told before as some item does, so that nothing is learned of codes that cannot come.
+    Tree,
+}
 
 /// Code of an item that has none.
 const NONE: u32 = u32::MAX;
@@ -20,12 +33,13 @@ pub(super) struct Known {
     /// Items × levels; later items lie behind the fitted ones.
     rows: Vec<u32>,
     pub trie: CodeTrie,
+    among: Among,
     /// Items at the fit.
     pub fitted: usize,
 }
 
 impl Known {
-    pub fn of(snapshot: &Snapshot) -> Result<Known, FitError> {
+    pub fn of(snapshot: &Snapshot, among: Among) -> Result<Known, FitError> {
         let codes = snapshot.codes.as_ref().ok_or_else(|| {
             FitError::NoData(
                 "items have no codes: the recipe must say how they get them ([encode] and [tokenise])".into(),
@@ -33,14 +47,14 @@ impl Known {
         })?;
         let rows = codes.rows.chunks_exact(codes.sizes.len()).zip(&codes.known);
         let rows = rows.flat_map(|(row, &known)| row.iter().map(move |&k| if known { k } else { NONE }));
-        let known = Known::new(codes.sizes.clone(), rows.collect());
+        let known = Known::new(codes.sizes.clone(), rows.collect(), among);
         if known.trie.is_empty() {
             return Err(FitError::NoData("no item has codes: none has a vector to make them from".into()));
         }
         Ok(known)
     }
 
-    fn new(sizes: Vec<u32>, rows: Vec<u32>) -> Known {
+    fn new(sizes: Vec<u32>, rows: Vec<u32>, among: Among) -> Known {
         let levels = sizes.len();
         let coded = rows.chunks_exact(levels).enumerate().filter(|(_, codes)| codes[0] != NONE);
         let trie = CodeTrie::of(levels, coded.map(|(item, codes)| (codes, item as u32)));
@@ -49,10 +63,10 @@ impl Known {
             *sum += size;
             Some(start)
         });
-        Known { starts: starts.collect(), fitted: rows.len() / levels, sizes, rows, trie }
+        Known { starts: starts.collect(), fitted: rows.len() / levels, sizes, rows, trie, among }
     }
 
-    pub fn load(weights: &Weights) -> Result<Known, LoadError> {
+    pub fn load(weights: &Weights, among: Among) -> Result<Known, LoadError> {
         let (_, sizes) = weights.u32(SIZES)?;
         let (shape, rows) = weights.u32(ITEMS)?;
         let received = shape.to_vec();
@@ -67,7 +81,7 @@ impl Known {
             let expected = vec![received.first().copied().unwrap_or(0), sizes.len()];
             return Err(LoadError::Shape { name: ITEMS.to_owned(), expected, received });
         }
-        Ok(Known::new(sizes.to_vec(), rows.to_vec()))
+        Ok(Known::new(sizes.to_vec(), rows.to_vec(), among))
     }
 
     /// Of the fitted items; whoever loads them is told of later ones again.
@@ -79,6 +93,27 @@ impl Known {
 
     pub fn levels(&self) -> usize {
         self.sizes.len()
+    }
+
+    /// The tree that codes are told among; `None` for all codes of a level.
+    pub fn among(&self) -> Option<&CodeTrie> {
+        (self.among == Among::Tree).then_some(&self.trie)
+    }
+
+    /// For rows of scores of a level, told behind these beginnings (a list of codes for each level before it): 0 where a code goes on,
+    /// a score that never wins elsewhere (rows × codes); `None` where all may come.
+    pub fn mask(&self, before: &[Vec<u32>], rows: usize) -> Option<Vec<f32>> {
+        let (tree, level) = (self.among().filter(|_| !before.is_empty())?, before.len());
+        let codes = self.sizes[level] as usize;
+        let mut mask = vec![0f32; rows * codes];
+        for (r, row) in mask.chunks_exact_mut(codes).enumerate() {
+            let mut node = tree.root();
+            for (depth, told) in before.iter().enumerate() {
+                node = tree.child(node, depth, told[r]);
+            }
+            keep_only(row, tree.children(node, level).map(|(code, _)| code));
+        }
+        Some(mask)
     }
 
     /// Tokens of all levels.

@@ -14,12 +14,12 @@
 //! at an item's last code, not at each (a code before it would give the next away); softmax over all items where the paper has the
 //! cosine of the right one; LIGER's own ranking is w = 0 without `near`, with all cold items among the candidates.
 
-use super::Told;
 use super::answer::{log_probabilities, newest, taken, without_one};
 use super::hearing::{self, Hearing};
 use super::known::Known;
 use super::search::best;
 use super::stack::{CodeStack, Pen, Size, Tokens};
+use super::{Among, Told};
 use crate::model::require;
 use crate::sequence::{self, Batch, Embedder, Encoder, Family, Lesson, SequenceConfig, SequenceModel};
 use crate::{FitError, LoadError, Model, Weights};
@@ -54,6 +54,8 @@ pub struct LigerConfig {
     pub written: f32,
     /// Whether items near by their vectors are candidates too; without, of these only such as came after the fit.
     pub near: bool,
+    /// Among which codes the next one is told.
+    pub among: Among,
     pub sequence: SequenceConfig,
     pub training: Settings,
 }
@@ -70,6 +72,7 @@ impl Default for LigerConfig {
             beam: 20,
             written: 0.0,
             near: true,
+            among: Among::default(),
             sequence: SequenceConfig { length: 20, ..SequenceConfig::default() },
             training: Settings::default(),
         }
@@ -92,7 +95,7 @@ impl LigerConfig {
 
     pub fn fit(&self, snapshot: &Snapshot, ctx: &mut FitContext) -> Result<Liger, FitError> {
         self.check()?;
-        let known = Arc::new(Known::of(snapshot)?);
+        let known = Arc::new(Known::of(snapshot, self.among)?);
         let backbone = Backbone::new(self, known.clone(), snapshot.wishes.clone(), Hearing::of(snapshot));
         let dense = sequence::fit(&backbone, snapshot, ctx)?;
         Ok(Liger::new(self, dense, backbone.stack(), &known))
@@ -100,7 +103,7 @@ impl LigerConfig {
 
     pub fn load(&self, weights: &Weights) -> Result<Liger, LoadError> {
         self.check().map_err(|e| LoadError::Other(e.to_string()))?;
-        let known = Arc::new(Known::load(weights)?);
+        let known = Arc::new(Known::load(weights, self.among)?);
         let backbone = Backbone::new(self, known.clone(), None, Hearing::stored(weights));
         let dense = sequence::load(&backbone, weights)?;
         Ok(Liger::new(self, dense, backbone.stack(), &known))
@@ -142,8 +145,8 @@ impl<'a> Backbone<'a> {
 /// How it answers is no part of what is learned.
 impl std::fmt::Debug for Backbone<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let LigerConfig { codes, sequence, training, .. } = self.config;
-        write!(f, "{:?} codes {codes} {sequence:?} {training:?}", self.config.size())
+        let LigerConfig { codes, among, sequence, training, .. } = self.config;
+        write!(f, "{:?} codes {codes} among {among:?} {sequence:?} {training:?}", self.config.size())
     }
 }
 
@@ -214,7 +217,7 @@ impl Encoder for Reader {
         let told = (0..batch.items.len()).filter(|i| firsts.binary_search(i).is_err());
         let (rows, right): (Vec<u32>, Vec<u32>) = told.map(|i| (tokens.before[i], batch.items[i])).unzip();
         let scale = share * self.codes / self.known.levels() as f32;
-        let aside = (self.codes > 0.0).then(|| self.stack.loss(tape, h, tokens, scale));
+        let aside = (self.codes > 0.0).then(|| self.stack.loss(tape, &self.known, h, tokens, scale));
         Lesson { vectors: tape.pick_rows(h, rows), right: Arc::new(right), further: Vec::new(), aside }
     }
 }
@@ -302,7 +305,10 @@ impl Search<'_> {
         let model = self.model;
         if model.written > 0.0 || !model.near {
             let trie = self.known.trie.restricted(allowed);
-            self.written = best(&mut self.pen, &trie, width).into_iter().map(|c| (c.item, c.score)).collect();
+            self.written = best(&mut self.pen, self.known.among(), &trie, width)
+                .into_iter()
+                .map(|c| (c.item, c.score))
+                .collect();
         }
         let found = model.dense.nearest(self.params, &self.place, width, allowed, model.near);
         let mut items: Vec<ItemIx> = self.written.keys().copied().collect();

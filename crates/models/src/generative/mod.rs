@@ -26,6 +26,7 @@ pub use tiger_decoder::TigerDecoderConfig;
 
 use crate::FitError;
 use crate::sequence::Histories;
+pub use known::Among;
 use known::Known;
 use search::Writer;
 use sommelier_core::Rng;
@@ -63,6 +64,9 @@ trait Architecture: std::fmt::Debug + Sync {
     fn reading(&self) -> Reading;
 
     fn training(&self) -> &Settings;
+
+    /// Among which codes the next one is told.
+    fn among(&self) -> Among;
 
     /// What is done after the fit, where people's likes are to be followed.
     fn align(&self) -> Option<&Align>;
@@ -107,23 +111,21 @@ trait Network: Send + Sync {
     /// Tells the codes of a lesson: of the last item of each window alone, or of as many as it learns from.
     fn tell(&self, tape: &mut Tape, lesson: &Lesson, last: bool, rng: &mut Rng) -> Telling;
 
-    /// Where the vectors of tokens are, and the codes of each level.
-    fn codes(&self) -> (ParamId, &[u32]);
+    /// Where the vectors of tokens are.
+    fn vectors(&self) -> ParamId;
 
     /// The loss of all codes that are told.
     fn loss(&self, tape: &mut Tape, lesson: &Lesson, rng: &mut Rng) -> Var {
         let (h, told) = self.tell(tape, lesson, false, rng);
-        let (tokens, sizes) = self.codes();
-        stack::loss_of_codes(tape, tokens, sizes, h, told, lesson.share)
+        stack::loss_of_codes(tape, lesson.known, self.vectors(), h, told, lesson.share)
     }
 
     /// The logarithm of the probability of the last item of each window, given those before it (windows × 1).
     fn log_probability(&self, tape: &mut Tape, known: &Known, items: &[u32], ragged: &Ragged) -> Var {
         let lesson = Lesson { known, items, ragged, wishes: None, share: 1.0 };
         let (h, told) = self.tell(tape, &lesson, true, &mut Rng::new(0));
-        stack::sum_of_levels(tape, self.codes(), h, told, |tape, h, vectors, codes| {
-            let scores = tape.matmul(h, vectors, true);
-            tape.log_likelihood(scores, &codes)
+        stack::sum_of_levels(tape, known, self.vectors(), h, told, |tape, h, vectors, codes, mask| {
+            stack::log_likelihood(tape, h, vectors, &codes, mask)
         })
     }
 

@@ -22,15 +22,23 @@ struct Beginning {
     /// Beginning before it, and its last code.
     from: (usize, u32),
     node: Node,
+    /// The same beginning in the tree that codes are told among, where they are.
+    among: Node,
 }
 
 /// The best `width` items, best first, equal scores by lower index; fewer where the trie has fewer. Items with the same codes have
-/// the same score.
-pub(super) fn best(writer: &mut dyn Writer, trie: &CodeTrie, width: usize) -> Vec<Candidate> {
+/// the same score. p is over the codes that go on in `among`, which has all of the trie, or else over all codes of a level.
+pub(super) fn best(
+    writer: &mut dyn Writer,
+    among: Option<&CodeTrie>,
+    trie: &CodeTrie,
+    width: usize,
+) -> Vec<Candidate> {
     if trie.is_empty() || width == 0 {
         return Vec::new();
     }
-    let mut beam = vec![Beginning { score: 0.0, from: (0, 0), node: trie.root() }];
+    let root = among.map_or(0..0, CodeTrie::root);
+    let mut beam = vec![Beginning { score: 0.0, from: (0, 0), node: trie.root(), among: root }];
     for level in 0..trie.levels() {
         let mut logits = if level == 0 {
             writer.first()
@@ -40,11 +48,18 @@ pub(super) fn best(writer: &mut dyn Writer, trie: &CodeTrie, width: usize) -> Ve
         let codes = logits.len() / beam.len();
         let mut longer: Vec<Beginning> = Vec::new();
         for (b, (beginning, row)) in beam.iter().zip(logits.chunks_exact_mut(codes)).enumerate() {
+            let tree = among.map(|tree| tree.children(beginning.among.clone(), level));
+            let mut tree: Vec<(u32, Node)> = tree.into_iter().flatten().collect();
+            if among.is_some() {
+                keep_only(row, tree.iter().map(|(code, _)| *code));
+            }
             log_softmax(row);
+            let mut tree = tree.drain(..);
             longer.extend(trie.children(beginning.node.clone(), level).map(|(code, node)| Beginning {
                 score: beginning.score + row[code as usize],
                 from: (b, code),
                 node,
+                among: tree.find(|(other, _)| *other == code).map_or(0..0, |(_, node)| node),
             }));
         }
         longer.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.from.cmp(&b.from)));
@@ -62,6 +77,19 @@ pub(super) fn best(writer: &mut dyn Writer, trie: &CodeTrie, width: usize) -> Ve
     found
 }
 
+/// Leaves nothing of the other codes, which come in ascending order.
+pub(super) fn keep_only(row: &mut [f32], codes: impl Iterator<Item = u32>) {
+    let mut from = 0;
+    for code in codes {
+        row[from..code as usize].fill(NEVER);
+        from = code as usize + 1;
+    }
+    row[from..].fill(NEVER);
+}
+
+/// Score of a code that no item goes on with.
+pub(super) const NEVER: f32 = -1e30;
+
 fn log_softmax(row: &mut [f32]) {
     let top = kernel::max(row);
     let sum: f32 = row.iter().map(|x| (x - top).exp()).sum();
@@ -74,6 +102,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use sommelier_core::{Allowed, BitSet, Rng};
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     /// Scores that are a hash of the codes written so far.
@@ -130,12 +159,20 @@ mod tests {
             (0..rows.len()).filter(|i| !hidden.contains(i)).for_each(|i| base.insert(i));
             let allowed = Allowed::only(Arc::new(base));
             let trie = trie.restricted(&allowed);
-            let found = best(&mut Hash::new(5), &trie, width);
+            let found = best(&mut Hash::new(5), None, &trie, width);
             prop_assert_eq!(found.len(), width.min(trie.len()), "as many as asked for, or all there are");
             let plain = Hash::new(5);
             for c in &found {
                 prop_assert!(allowed.contains(c.item));
                 prop_assert!((c.score - plain.score(&rows[c.item.ix()])).abs() < 1e-4);
+            }
+            // Among the codes that go on in the tree, the chances of all there are add up to one, whatever is allowed.
+            let whole = CodeTrie::of(3, rows.iter().enumerate().map(|(i, codes)| (&codes[..], i as u32)));
+            let every = best(&mut Hash::new(5), Some(&whole), &whole, rows.len());
+            let chances: BTreeMap<[u32; 3], f32> = every.iter().map(|c| (rows[c.item.ix()], c.score)).collect();
+            prop_assert!((chances.values().map(|score| score.exp()).sum::<f32>() - 1.0).abs() < 1e-3);
+            for c in best(&mut Hash::new(5), Some(&whole), &trie, width) {
+                prop_assert!(allowed.contains(c.item) && (c.score - chances[&rows[c.item.ix()]]).abs() < 1e-4);
             }
             if width >= rows.len() {
                 let mut all: Vec<f32> = (0..rows.len())

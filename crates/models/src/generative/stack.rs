@@ -20,7 +20,7 @@ use sommelier_nn::kernel::{self, Layout};
 use sommelier_nn::layer::{Branches, Memory, Order, Transformer, TransformerConfig};
 use sommelier_nn::loss::Items;
 use sommelier_nn::op::{Bias, Buckets, Embed, NO_ROW};
-use sommelier_nn::{Activation, Init, ParamId, Params, Ragged, Tape, Var};
+use sommelier_nn::{Activation, Init, ParamId, Params, Ragged, Tape, Tensor, Var};
 use std::sync::Arc;
 
 /// How large it is.
@@ -74,7 +74,7 @@ impl Size {
 pub(super) struct CodeStack {
     dim: usize,
     dropout: f32,
-    sizes: Vec<u32>,
+    levels: usize,
     /// A row for each token, and one for the beginning.
     tokens: ParamId,
     stack: Transformer,
@@ -108,9 +108,9 @@ impl CodeStack {
         let by_place = (0..size.blocks)
             .map(|b| params.add(&format!("blocks.{b}.by_place"), size.heads, distances, small))
             .collect();
-        let (dim, dropout, sizes) = (size.dim, size.dropout, known.sizes.clone());
+        let (dim, dropout, levels) = (size.dim, size.dropout, known.levels());
         let hearing = words.map(|words| Hearing::new(dim, words, params));
-        CodeStack { dim, dropout, sizes, tokens, stack, by_place, distances, hearing }
+        CodeStack { dim, dropout, levels, tokens, stack, by_place, distances, hearing }
     }
 
     /// The tokens of histories that lie end to end. Who only learns leaves out the last code of each, which is told and not read.
@@ -160,7 +160,7 @@ impl CodeStack {
         items: &[u32],
         rng: &mut Rng,
     ) -> Option<Var> {
-        let levels = self.sizes.len();
+        let levels = self.levels;
         let tells = |&row: &u32| row as usize..row as usize + levels;
         let told = items.iter().copied().zip(tokens.before.iter().map(tells));
         self.hearing?.beside(tape, wishes, told, tokens.ragged.rows(), rng)
@@ -178,13 +178,13 @@ impl CodeStack {
     }
 
     /// `scale` × the sum of −log p of all codes that are told.
-    pub fn loss(&self, tape: &mut Tape, h: Var, tokens: Tokens, scale: f32) -> Var {
-        loss_of_codes(tape, self.tokens, &self.sizes, h, tokens.told, scale)
+    pub fn loss(&self, tape: &mut Tape, known: &Known, h: Var, tokens: Tokens, scale: f32) -> Var {
+        loss_of_codes(tape, known, self.tokens, h, tokens.told, scale)
     }
 
-    /// Where the vectors of tokens are, and the codes of each level.
-    pub fn vectors(&self) -> (ParamId, &[u32]) {
-        (self.tokens, &self.sizes)
+    /// Where the vectors of tokens are.
+    pub fn vectors(&self) -> ParamId {
+        self.tokens
     }
 
     fn vector<'p>(&self, params: &'p Params, token: u32) -> &'p [f32] {
@@ -225,33 +225,58 @@ impl CodeStack {
 /// `scale` × the sum of −log p of all codes that are told.
 pub(super) fn loss_of_codes(
     tape: &mut Tape,
+    known: &Known,
     tokens: ParamId,
-    sizes: &[u32],
     h: Var,
     told: Codes,
     scale: f32,
 ) -> Var {
-    sum_of_levels(tape, (tokens, sizes), h, told, |tape, h, vectors, codes| {
-        tape.catalogue_softmax(h, Items::Matrix(vectors), &Arc::new(codes), &[], 1.0, scale)
+    sum_of_levels(tape, known, tokens, h, told, |tape, h, vectors, codes, mask| match mask {
+        None => tape.catalogue_softmax(h, Items::Matrix(vectors), &Arc::new(codes), &[], 1.0, scale),
+        Some(mask) => {
+            let each = log_likelihood(tape, h, vectors, &codes, Some(mask));
+            let ones = tape.constant(Tensor::new(1, codes.len(), vec![-scale; codes.len()]));
+            tape.matmul(ones, each, false)
+        }
     })
 }
 
-/// The sum over levels of what `of` makes of the rows of h that tell a code, of W_l and of the codes; W lies level by level in one
-/// parameter.
+/// log p of each code that is told (rows × 1).
+pub(super) fn log_likelihood(
+    tape: &mut Tape,
+    h: Var,
+    vectors: Var,
+    codes: &[u32],
+    mask: Option<Vec<f32>>,
+) -> Var {
+    let mut scores = tape.matmul(h, vectors, true);
+    if let Some(mask) = mask {
+        let (rows, cols) = tape.shape(scores);
+        let mask = tape.constant(Tensor::new(rows, cols, mask));
+        scores = tape.add(scores, mask);
+    }
+    tape.log_likelihood(scores, codes)
+}
+
+/// The sum over levels of what `of` makes of the rows of h that tell a code, of W_l, of the codes, and of what is added to scores of
+/// codes that cannot come; W lies level by level in one parameter.
 pub(super) fn sum_of_levels(
     tape: &mut Tape,
-    (tokens, sizes): (ParamId, &[u32]),
+    known: &Known,
+    tokens: ParamId,
     h: Var,
     told: Codes,
-    of: impl Fn(&mut Tape, Var, Var, Vec<u32>) -> Var,
+    of: impl Fn(&mut Tape, Var, Var, Vec<u32>, Option<Vec<f32>>) -> Var,
 ) -> Var {
-    let mut start = 0;
-    let mut terms: Vec<(Var, f32)> = Vec::with_capacity(sizes.len());
-    for (&size, (rows, codes)) in sizes.iter().zip(told) {
+    let mut before: Vec<Vec<u32>> = Vec::new();
+    let mut terms: Vec<(Var, f32)> = Vec::with_capacity(known.levels());
+    for (level, (rows, codes)) in told.into_iter().enumerate() {
+        let mask = known.mask(&before, rows.len());
         let h = tape.pick_rows(h, rows);
-        let vectors = tape.pick_rows(tokens.into(), (start..start + size).collect());
-        terms.push((of(tape, h, vectors, codes), 1.0));
-        start += size;
+        let start = known.start(level);
+        let vectors = tape.pick_rows(tokens.into(), (start..start + known.sizes[level]).collect());
+        terms.push((of(tape, h, vectors, codes.clone(), mask), 1.0));
+        before.push(codes);
     }
     tape.add_scaled(&terms)
 }

@@ -17,7 +17,7 @@ use super::hearing::{self, Hearing};
 use super::known::Known;
 use super::search::Writer;
 use super::stack::{Codes, Size, code_scores, code_vector};
-use super::{Align, Architecture, Lesson, Network, Reading, Telling, Told, generative_model};
+use super::{Align, Among, Architecture, Lesson, Network, Reading, Telling, Told, generative_model};
 use crate::FitError;
 use crate::sequence::Histories;
 use crate::spare::Spare;
@@ -51,6 +51,8 @@ pub struct TigerConfig {
     pub each: usize,
     /// Beginnings that go on at each code; at least as many as items are asked for.
     pub beam: usize,
+    /// Among which codes the next one is told.
+    pub among: Among,
     /// Standard deviation of code vectors at the start.
     pub initial: f32,
     pub training: Settings,
@@ -71,6 +73,7 @@ impl Default for TigerConfig {
             batch: 128,
             each: 4,
             beam: 20,
+            among: Among::default(),
             initial: 0.02,
             training: Settings::default(),
             align: None,
@@ -102,6 +105,10 @@ impl Architecture for TigerConfig {
         &self.training
     }
 
+    fn among(&self) -> Among {
+        self.among
+    }
+
     fn align(&self) -> Option<&Align> {
         self.align.as_ref()
     }
@@ -123,7 +130,7 @@ impl Architecture for TigerConfig {
 /// Where the parameters are.
 struct Net {
     dropout: f32,
-    sizes: Vec<u32>,
+    levels: usize,
     /// A row for each token, and one for the beginning.
     tokens: ParamId,
     encoder: Transformer,
@@ -149,12 +156,12 @@ impl Net {
         };
         let reads_by_place = by_place("encoder", distances);
         let writes_by_place = by_place("decoder", known.levels());
-        let (dropout, sizes) = (size.dropout, known.sizes.clone());
+        let (dropout, levels) = (size.dropout, known.levels());
         let hearing = words.map(|words| Hearing::new(size.dim, words, params));
         let spare = Spare::default();
         Net {
             dropout,
-            sizes,
+            levels,
             tokens,
             encoder,
             decoder,
@@ -183,8 +190,8 @@ impl Network for Net {
         ragged.len() * known.levels()
     }
 
-    fn codes(&self) -> (ParamId, &[u32]) {
-        (self.tokens, &self.sizes)
+    fn vectors(&self) -> ParamId {
+        self.tokens
     }
 
     /// It learns from the last items alone.
@@ -218,7 +225,7 @@ impl Network for Net {
         let x = tape.embed(Items::Matrix(self.tokens.into()), Arc::new(written), embed);
         let x = hearing::add(tape, x, heard);
         let by_place = |b: usize| {
-            let buckets = Buckets::Places { count: self.sizes.len() };
+            let buckets = Buckets::Places { count: self.levels };
             vec![Bias::Numbers { of: self.writes_by_place[b].into(), buckets }]
         };
         let h = self.decoder.run_beside(tape, (x, &of_written), (memory, &of_read), &by_place);

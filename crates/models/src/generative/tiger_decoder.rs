@@ -11,7 +11,7 @@
 use super::known::Known;
 use super::search::Writer;
 use super::stack::{CodeStack, Size};
-use super::{Align, Architecture, Lesson, Network, Reading, Telling, Told, generative_model};
+use super::{Align, Among, Architecture, Lesson, Network, Reading, Telling, Told, generative_model};
 use crate::FitError;
 use crate::sequence::{Cut, Histories};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,8 @@ pub struct TigerDecoderConfig {
     pub batch: usize,
     /// Beginnings that go on at each code; at least as many as items are asked for.
     pub beam: usize,
+    /// Among which codes the next one is told.
+    pub among: Among,
     /// Standard deviation of code vectors at the start.
     pub initial: f32,
     pub training: Settings,
@@ -57,6 +59,7 @@ impl Default for TigerDecoderConfig {
             length: 20,
             batch: 128,
             beam: 20,
+            among: Among::default(),
             initial: 0.02,
             training: Settings::default(),
             align: None,
@@ -88,6 +91,10 @@ impl Architecture for TigerDecoderConfig {
         &self.training
     }
 
+    fn among(&self) -> Among {
+        self.among
+    }
+
     fn align(&self) -> Option<&Align> {
         self.align.as_ref()
     }
@@ -116,8 +123,8 @@ impl Network for CodeStack {
         (self.run(tape, &tokens, heard), tokens.told)
     }
 
-    fn codes(&self) -> (ParamId, &[u32]) {
-        self.vectors()
+    fn vectors(&self) -> ParamId {
+        CodeStack::vectors(self)
     }
 
     fn read<'a>(&'a self, params: &'a Params, known: &'a Known, told: Told) -> Box<dyn Writer + 'a> {
