@@ -3,9 +3,6 @@
 //! A [`Maker`] makes them; the usual one is E_i = e_i + W c_i, or W c_i alone; c_i is the item's vector at length 1, and 0 where it has
 //! none.
 //!
-//! After the fit, an item that nobody took and one that came later have s W' c: W' = argmin Σ_j |E_j − W' c_j|² + λ |W'|² over the items that
-//! somebody took, so that they inherit what was learned of items like them, and s makes them as long as these. (Ours: W alone is what e leaves over.)
-//!
 //! Shapes: c (items × k), W (dim × k), e and E (items × dim). Who answers has E in place of the table e, so that a
 //! question costs what it costs without vectors; the maker is kept for items that come later.
 //! Cost: a product of 2 · items · k · dim a tape and step, whatever the loss.
@@ -14,7 +11,6 @@ use crate::item2vec::to_unit;
 use serde::{Deserialize, Serialize};
 use sommelier_core::Item;
 use sommelier_data::Snapshot;
-use sommelier_nn::kernel::{self, Layout};
 use sommelier_nn::{Init, ParamId, Params, TableId, Tape, Tensor, Var, Workspace};
 use std::sync::Arc;
 
@@ -64,11 +60,6 @@ pub trait Maker: Send + Sync {
 
     /// Vectors of the items with these inputs, a matrix each, added to those of the table where there is one.
     fn make(&self, tape: &mut Tape, given: &[Arc<Tensor>], own: Option<TableId>) -> Var;
-
-    /// After the fit: learns to make vectors like `rows`, those of items that somebody took, where nothing was learned of an item itself.
-    fn foresee(&self, params: &mut Params, given: &[Arc<Tensor>], rows: &[f32], taken: &[usize]) {
-        let _ = (params, given, rows, taken);
-    }
 
     /// A 1 × 1 loss beside, of the vectors that were made.
     fn aside(&self, tape: &mut Tape, given: &[Arc<Tensor>], made: Var) -> Option<Var> {
@@ -126,64 +117,6 @@ impl Maker for Linear {
     fn make(&self, tape: &mut Tape, given: &[Arc<Tensor>], own: Option<TableId>) -> Var {
         tape.describe(own, &given[0], self.weight)
     }
-
-    fn foresee(&self, params: &mut Params, given: &[Arc<Tensor>], rows: &[f32], taken: &[usize]) {
-        if let Some(weight) = regress(&given[0], rows, taken) {
-            params.get_mut(self.weight).value.copy_from_slice(&weight);
-        }
-    }
-}
-
-/// s W, where W = argmin Σ_i |E_i − W c_i|² + λ |W|² over the items `taken` that have a c, and s makes what it foresees as long as what is known:
-/// Σ |s W c_i|² = Σ |E_i|². λ is chosen on every fifth of these items. `None` where they are too few.
-fn regress(given: &Tensor, rows: &[f32], taken: &[usize]) -> Option<Vec<f32>> {
-    let (k, dim) = (given.cols, rows.len() / given.rows.max(1));
-    let taken: Vec<usize> =
-        taken.iter().copied().filter(|&i| given.row(i).iter().any(|&v| v != 0.0)).collect();
-    let pick = |part: &[usize]| -> (Vec<f32>, Vec<f32>) {
-        let c = part.iter().flat_map(|&i| given.row(i)).copied().collect();
-        (c, part.iter().flat_map(|&i| &rows[i * dim..(i + 1) * dim]).copied().collect())
-    };
-    let all = pick(&taken);
-    let (tried, kept): (Vec<usize>, Vec<usize>) = taken.iter().partition(|&&i| i % 5 == 0);
-    let (tried, kept) = (pick(&tried), pick(&kept));
-    let shares = [0.01f32, 0.1, 1.0, 10.0];
-    let lost = |share: f32| {
-        let w = ridge(&kept, (k, dim), share)?;
-        let made = product(&tried.0, &w, k);
-        Some(made.iter().zip(&tried.1).map(|(m, e)| (m - e) * (m - e)).sum::<f32>())
-    };
-    let best = shares.iter().filter_map(|&share| lost(share).map(|lost| (lost, share)));
-    let (_, share) = best.min_by(|a, b| a.0.total_cmp(&b.0))?;
-    let mut w = ridge(&all, (k, dim), share)?;
-    let squares = |x: &[f32]| x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-    let made = product(&all.0, &w, k);
-    let scale = (squares(&all.1) / squares(&made)).sqrt() as f32;
-    w.iter_mut().for_each(|v| *v *= scale);
-    scale.is_finite().then_some(w)
-}
-
-/// W (dim × k) with the least Σ |e − W c|² + λ |W|²; λ is a share of the mean variance of a number of c, times their count.
-fn ridge((c, e): &(Vec<f32>, Vec<f32>), (k, dim): (usize, usize), share: f32) -> Option<Vec<f32>> {
-    let n = c.len() / k;
-    let (c_at, e_at) = (Layout::rows_of(k), Layout::rows_of(dim));
-    let mut square = vec![0f32; k * k];
-    kernel::gemm((k, k, n), 1.0, (c, c_at.transposed()), (c, c_at), 0.0, (&mut square, c_at));
-    let lambda = share * (0..k).map(|i| square[i * k + i]).sum::<f32>() / k as f32;
-    (0..k).for_each(|i| square[i * k + i] += lambda);
-    kernel::cholesky(&mut square, k).ok()?;
-    let mut w = vec![0f32; dim * k];
-    kernel::gemm((dim, k, n), 1.0, (e, e_at.transposed()), (c, c_at), 0.0, (&mut w, c_at));
-    w.chunks_exact_mut(k).for_each(|row| kernel::cholesky_solve(&square, k, row));
-    Some(w)
-}
-
-/// C Wᵀ
-fn product(c: &[f32], w: &[f32], k: usize) -> Vec<f32> {
-    let (n, dim, at) = (c.len() / k, w.len() / k, Layout::rows_of(k));
-    let mut y = vec![0f32; n * dim];
-    kernel::gemm((n, dim, k), 1.0, (c, at), (w, at.transposed()), 0.0, (&mut y, Layout::rows_of(dim)));
-    y
 }
 
 /// How many numbers the vectors of a property have, and the name of a weight that tells it too.
@@ -206,8 +139,7 @@ pub(super) fn linear(
 pub(super) struct Described {
     pub maker: Arc<dyn Maker>,
     pub given: Vec<Arc<Tensor>>,
-    /// Items that somebody took, and those that nobody took: what was drawn for these at the start means nothing.
-    taken: Vec<usize>,
+    /// Items that nobody took: what was drawn for them at the start means nothing.
     untouched: Vec<usize>,
 }
 
@@ -216,33 +148,27 @@ impl Described {
         let read =
             |input: &Input| snapshot.item_vectors(&input.property).map(|v| input.read(v.rows.clone(), v.dim));
         let given = maker.inputs().iter().map(read).collect::<Result<_, _>>()?;
-        let (taken, untouched) = (0..counts.len()).partition(|&i| counts[i] > 0);
-        Ok(Described { maker, given, taken, untouched })
+        let untouched = (0..counts.len()).filter(|&i| counts[i] == 0).collect();
+        Ok(Described { maker, given, untouched })
     }
 
     pub fn make(&self, tape: &mut Tape, table: TableId) -> Var {
         self.maker.make(tape, &self.given, self.maker.ids().then_some(table))
     }
 
-    /// Puts the vectors E in the place of the table e; the maker makes those of items that nobody took as it will make those of later
-    /// ones.
+    /// Puts the vectors E in the place of the table e.
     pub fn settle(&self, params: &mut Params, table: TableId) {
-        let ids = self.maker.ids();
-        let made = |params: &Params, own: Option<TableId>| {
+        if self.maker.ids() {
+            let dim = params.table(table).dim();
+            let rows = params.table_mut(table).rows_mut();
+            self.untouched.iter().for_each(|&i| rows[i * dim..(i + 1) * dim].fill(0.0));
+        }
+        let made = {
             let mut tape = Tape::answering(params, Workspace::default());
-            let made = self.maker.make(&mut tape, &self.given, own);
+            let made = self.make(&mut tape, table);
             tape.data(made).to_vec()
         };
-        let mut rows = made(params, ids.then_some(table));
-        if ids {
-            self.maker.foresee(params, &self.given, &rows, &self.taken);
-            let dim = params.table(table).dim();
-            let foreseen = made(params, None);
-            for &i in &self.untouched {
-                rows[i * dim..(i + 1) * dim].copy_from_slice(&foreseen[i * dim..(i + 1) * dim]);
-            }
-        }
-        params.table_mut(table).rows_mut().copy_from_slice(&rows);
+        params.table_mut(table).rows_mut().copy_from_slice(&made);
     }
 }
 
@@ -354,27 +280,6 @@ mod tests {
             );
             assert_eq!(one, two);
         }
-    }
-
-    /// E = A c exactly for the items that somebody took; what stands in the other rows is noise.
-    #[test]
-    fn what_is_foreseen_is_learned_of_items_that_somebody_took() {
-        let (k, dim) = (3, 2);
-        let a = [1.0f32, -2.0, 0.5, 0.0, 3.0, 1.0];
-        let number = |i: usize| ((i * 37 % 23) as f32 - 11.0) / 11.0;
-        let c: Vec<f32> = (0..40 * k).map(number).collect();
-        let given = Tensor::new(40, k, c.clone());
-        let mut rows = product(&c, &a, k);
-        let (taken, noise): (Vec<usize>, Vec<usize>) = (0..40).partition(|i| i % 4 != 3);
-        noise.iter().for_each(|&i| rows[i * dim..(i + 1) * dim].fill(1e3));
-        let w = regress(&given, &rows, &taken).unwrap();
-        assert!(w.iter().zip(&a).all(|(w, a)| (w - a).abs() < 0.1), "{w:?}");
-        // As long as what is known, though ridge regression is shorter.
-        let squares = |rows: &[f32]| -> f32 {
-            taken.iter().flat_map(|&i| &rows[i * dim..(i + 1) * dim]).map(|v| v * v).sum()
-        };
-        assert!((squares(&product(&c, &w, k)) / squares(&rows) - 1.0).abs() < 1e-3);
-        assert!(regress(&given, &rows, &[]).is_none() && regress(&given, &rows, &[1]).is_none());
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn check_memory<A: Architecture>(
     let matrix = if given > 0 { 2 * rows } else { 0 };
     let tape =
         dense + softmax + matrix + steps * (config.numbers_per_step() + 2 * sequence.loss.scores_per_step());
-    let all = 6 * (dense + rows) + 3 * given + threads * tape + 3 * histories.events();
+    let all = 6 * (dense + rows) + 2 * given + threads * tape + 3 * histories.events();
     let why = format!(
         "vectors of {} numbers for {items} items, steps of {steps} events on {threads} tapes",
         config.dim()
