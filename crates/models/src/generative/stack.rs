@@ -1,7 +1,8 @@
 //! A causal transformer over the codes of histories, which tells each code from those before it.
 //!
 //! A history i_1 … i_n becomes tokens [begin, c_11 … c_1L, c_21 … c_nL], c_il the l-th code of item i_l. p(c | before) =
-//! softmax(h · W_l) over the codes of its level, W_l the same vectors that are read (tied). Within a block scores have a number for
+//! softmax(h · W_l) over the codes of its level, or with `among = "tree"` over those of them that some item goes on with (the constrained
+//! learning of MSCGRec, arXiv:2602.03713); W_l are the same vectors that are read (tied). Within a block scores have a number for
 //! each distance in tokens and head, as in T5; there are no other places. Codes of an item that has none read zeros and tell
 //! nothing.
 //!
