@@ -135,9 +135,9 @@ impl CodeTrie {
             while low < high {
                 let middle = usize::midpoint(low, high);
                 if u64::from(rows[middle * self.levels + depth]) < limit {
-                    low = middle + 1
+                    low = middle + 1;
                 } else {
-                    high = middle
+                    high = middle;
                 }
             }
             node.start + low
